@@ -1,0 +1,38 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help setup demo test lint bench wheel clean
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: .venv/ready  ## Create the environment, and install or name what the machine lacks
+
+.venv/ready: scripts/bootstrap pyproject.toml hatch_build.py core/govbus/splice.py
+	PYTHON=$(PYTHON) scripts/bootstrap
+	@touch $@
+
+demo: setup  ## Share real data among five departments and check every row (ARGS="--level villages --keep --json")
+	$(BIN)/govbus demo $(ARGS)
+
+test: setup  ## Run all tests on a real broker (ARGS="-k name" for some)
+	$(BIN)/pytest $(ARGS)
+
+lint: setup  ## Check style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## Measure against peers, side by side in one run (ARGS="exchange --runs 3")
+	$(BIN)/python -m bench $(or $(ARGS),all)
+
+wheel: setup  ## Build the wheel
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:  ## Remove the environment and everything that was built; data in .govbus stays
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache core/govbus/*.so

@@ -1,0 +1,1 @@
+"""The commands, one module for each kind; none imports more than Typer until it runs."""

@@ -1,0 +1,72 @@
+"""Find the bus that a command is meant for. Does I/O.
+
+The environment wins: with GOVBUS_BROKER_BOOTSTRAP set, every command uses the
+GOVBUS_BROKER_ and GOVBUS_REGISTRY_ variables and nothing else. Without it, the
+bus that ``govbus up`` runs in GOVBUS_HOME is meant, and the command uses the
+secret file of the user that it needs to be.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from govbus.errors import BrokerUnavailableError
+from govbus.settings import BrokerSettings, ProcessSettings, RegistrySettings
+from govbus_console.embedded import ADMIN, Home, broker_settings, running
+from govbus_console.settings import ControlSettings
+
+if TYPE_CHECKING:
+    from govbus_console.control.bus import Bus
+    from govbus_console.control.store import ControlStore
+
+
+def home() -> Home:
+    """The home that GOVBUS_HOME names, or ``.govbus`` here."""
+    return Home(ProcessSettings().home)
+
+
+def endpoints(user: str = ADMIN) -> tuple[BrokerSettings, RegistrySettings]:
+    """How to reach the bus, as a user.
+
+    Raises:
+        BrokerUnavailableError: nothing runs in this home, and the environment names no other bus.
+        ConfigurationError: the environment names a bus, and not how to get in.
+    """
+    if os.environ.get("GOVBUS_BROKER_BOOTSTRAP"):
+        return BrokerSettings(), RegistrySettings()
+    here = home()
+    run = running(here)
+    if run is None:
+        raise BrokerUnavailableError(
+            f"no bus runs in {here.root}, and GOVBUS_BROKER_BOOTSTRAP names no other; "
+            "start one with `govbus up`, or set GOVBUS_HOME to where it runs"
+        )
+    return broker_settings(here, run.endpoints, user), RegistrySettings(url=run.endpoints.registry_url)
+
+
+@contextmanager
+def store() -> Iterator[ControlStore]:
+    """The control store, its tables brought up to the present."""
+    from govbus_console.control.store import ControlStore
+
+    opened = ControlStore.open(ControlSettings().url_for(home()))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def bus() -> Iterator[Bus]:
+    """The broker and the registry, as the administrator."""
+    from govbus_console.control.bus import Bus
+
+    broker, registry = endpoints()
+    reached = Bus.at(broker, registry.url, home())
+    try:
+        yield reached
+    finally:
+        reached.registry.close()

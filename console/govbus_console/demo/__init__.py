@@ -1,0 +1,1 @@
+"""The demonstration: five departments, real input, every row checked against an oracle."""

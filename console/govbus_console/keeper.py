@@ -1,0 +1,50 @@
+"""What has to be done to a running bus as time passes. Does I/O.
+
+One round, about every second:
+
+1. grants whose term is over are recorded as expired and their subscribers told;
+2. shared topics are opened and closed as terms begin and end;
+3. what an earlier command had left undone (a crash between store and broker) is
+   carried through.
+
+The exchange denies an expired grant by its own clock, whether the keeper runs or
+not; the one thing that rests on the keeper alone is closing a shared topic.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import UTC, datetime, timedelta
+
+from govbus import observe
+from govbus.errors import FencedError, RetriableError
+from govbus_console.control import outbox, shared_access
+from govbus_console.control.apply import settle
+from govbus_console.control.bus import Bus
+from govbus_console.control.lifecycle import expire_due
+from govbus_console.control.store import ControlStore
+
+_log = logging.getLogger(__name__)
+_ROUND_SECONDS = 1.0
+_GRACE = timedelta(seconds=30)
+"""How long a command may take to publish what it has decided; after that it counts as dead."""
+
+
+def keep(store: ControlStore, bus: Bus, *, stop: threading.Event) -> None:
+    """Go round until ``stop`` is set; what cannot be done now is tried again in the next round."""
+    opened: frozenset[object] | None = None
+    while not stop.is_set():
+        now = datetime.now(UTC)
+        try:
+            for grant in expire_due(store, bus, now=now):
+                _log.info("grant expired", extra={"grant": grant})
+            due = shared_access.due(store.snapshot(), now=now)
+            observe.revocations_pending.set(outbox.pending(store))
+            if due != opened or outbox.pending(store, before=now - _GRACE):
+                settle(store, bus, now=now)
+                opened = due
+        except (RetriableError, FencedError) as error:
+            _log.warning("the keeper waits", extra={"code": error.code})
+        observe.heartbeat("keeper")
+        stop.wait(_ROUND_SECONDS)

@@ -1,0 +1,1 @@
+"""Landing: writes deliveries into a department's own store, rows and offsets together."""

@@ -1,0 +1,1 @@
+"""Exchange: decides, projects and routes each change, in one transaction per batch."""

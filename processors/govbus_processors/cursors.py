@@ -1,0 +1,168 @@
+"""How far each route has been brought in each source partition.
+
+Every route has exactly one cursor per source partition, and a record is
+exchanged for a route by whoever holds that cursor, so a key's records can
+never be delivered out of order, whether they are new or being caught up on:
+
+- a *live* route moves with its partition: it takes part in every live batch;
+- a route that is *behind* (new, amended, resumed) takes no part in live
+  batches. The records from its cursor on are read again for it alone, under
+  today's policy, until it stands where the partition stands; then it is live.
+
+The cursors are stored on ``govbus.progress`` in the transaction that moves
+them. For a live route nothing is stored per batch: its cursor is the group's
+committed offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from govbus.policy import Effect
+from govbus_processors.batch import Place, Slice
+
+if TYPE_CHECKING:
+    from govbus_processors.routes import Policy, Route
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where one route stands in one source partition."""
+
+    view: str
+    """The view that the records before ``offset`` were exchanged for."""
+
+    live: bool
+    offset: int
+    """The next source offset for this route; for a live one, where it went live."""
+
+
+Key = tuple[str, int]
+"""Delivery topic and partition; a delivery topic has one source, so this names the cursor."""
+
+
+class Cursors:
+    """The cursors of the source partitions that this worker serves."""
+
+    def __init__(self) -> None:
+        self._cursors: dict[Key, Cursor] = {}
+        self._staged: dict[Key, Cursor | None] = {}
+        self._positions: dict[Place, int | None] = {}
+
+    def assign(self, place: Place, position: int | None, stored: Mapping[str, Cursor]) -> None:
+        """Begin to serve a source partition.
+
+        Args:
+            place: the captured topic and partition.
+            position: the group's committed offset, or None when nothing was ever committed: then
+                every route is live from the first record on.
+            stored: the cursors from ``govbus.progress``, by delivery topic.
+        """
+        self._positions[place] = position
+        for topic, cursor in stored.items():
+            self._cursors[topic, place[1]] = cursor
+
+    def clear(self) -> None:
+        """Serve nothing any more."""
+        self._cursors.clear()
+        self._staged.clear()
+        self._positions.clear()
+
+    @property
+    def places(self) -> list[Place]:
+        """The source partitions that are served."""
+        return list(self._positions)
+
+    def position(self, place: Place) -> int | None:
+        """The next source offset of the live stream; None while nothing was ever read."""
+        return self._positions[place]
+
+    def live_slice(
+        self, place: Place, messages: list[Any], *, policy: Policy, now: datetime, fresh: bool
+    ) -> Slice:
+        """Pick the routes that take part in a live batch; stages what the policy changes about the others."""
+        topic, partition = place
+        position = self._positions[place]
+        start = messages[0].offset() if position is None else position
+        taking_part: list[Route] = []
+        refused: list[tuple[Route, str]] = []
+        for route in policy.routes.get(topic, ()):
+            key = (route.topic, partition)
+            cursor = self._cursors.get(key)
+            decision = route.decide(now=now, fresh=fresh)
+            if decision.effect is Effect.PERMIT:
+                if cursor is None and position is None:
+                    self._staged[key] = cursor = Cursor(route.first.view, live=True, offset=start)
+                if cursor is not None and cursor.live and cursor.view == route.first.view:
+                    taking_part.append(route)
+            else:
+                refused.append((route, decision.reason.value))
+                self._stand_still(key, route, cursor, start)
+        return Slice(
+            place=place,
+            start=start,
+            messages=messages,
+            routes=tuple(taking_part),
+            refused=tuple(refused),
+        )
+
+    def _stand_still(self, key: Key, route: Route, cursor: Cursor | None, position: int) -> None:
+        if cursor is None:
+            if not route.ended:
+                # It may come into force later and must then begin with what passes by now.
+                self._staged[key] = Cursor(route.first.view, live=False, offset=0)
+        elif route.ended:
+            self._staged[key] = None
+        elif cursor.live:
+            self._staged[key] = replace(cursor, live=False, offset=position)
+
+    def behind(
+        self, policy: Policy, *, now: datetime, fresh: bool
+    ) -> list[tuple[Place, int, tuple[Route, ...]]]:
+        """Say which routes have to be caught up on: source partition, cursor, routes at that cursor.
+
+        Per partition only the routes that are furthest behind are named; others join on the way.
+        """
+        found: list[tuple[Place, int, tuple[Route, ...]]] = []
+        for place, position in self._positions.items():
+            if position is None:
+                continue
+            at: dict[int, list[Route]] = {}
+            for route in policy.routes.get(place[0], ()):
+                cursor = self._cursors.get((route.topic, place[1]))
+                if cursor is not None and cursor.live and cursor.view == route.first.view:
+                    continue
+                if route.decide(now=now, fresh=fresh).effect is Effect.PERMIT:
+                    same_view = cursor is not None and cursor.view == route.first.view
+                    offset = cursor.offset if cursor is not None and same_view else 0
+                    at.setdefault(offset, []).append(route)
+            if at:
+                lowest = min(at)
+                found.append((place, lowest, tuple(at[lowest])))
+        return found
+
+    def caught_up_to(self, place: Place, routes: Iterable[Route], offset: int, *, live: bool) -> None:
+        """Stage that routes were brought to an offset of a source partition."""
+        for route in routes:
+            self._staged[route.topic, place[1]] = Cursor(route.first.view, live=live, offset=offset)
+
+    def staged(self) -> Mapping[Key, Cursor | None]:
+        """What the transaction has to store; None removes a cursor."""
+        return self._staged
+
+    def commit(self, moved: Mapping[Place, int]) -> None:
+        """Make what was staged real, and move partitions of the live stream."""
+        for key, cursor in self._staged.items():
+            if cursor is None:
+                self._cursors.pop(key, None)
+            else:
+                self._cursors[key] = cursor
+        self._staged.clear()
+        self._positions.update(moved)
+
+    def rollback(self) -> None:
+        """Forget what was staged."""
+        self._staged.clear()

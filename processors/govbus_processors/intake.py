@@ -1,0 +1,758 @@
+"""The intake: reads record batches, hands them to the exchange agent, and commits what it answers.
+
+One thread makes every librdkafka call of the worker in sequence, so a rebalance
+can only happen while it polls, never between reading a batch and committing it.
+One turn of its loop:
+
+1. poll, which also serves rebalances; records read before one are dropped, because
+   their partitions begin again at their committed offsets;
+2. hold back partitions whose key sets are not loaded, and everything while the policy
+   is not fresh;
+3. form slices, let the agent work them out under one policy;
+4. commit: deliveries, dead letters, decisions, cursors, the report of the policy
+   offset that was applied, and the source offsets, in one transaction, if the lease
+   still holds at that moment;
+5. load a piece of a key set, or bring one route a stretch further to the present;
+6. report, when there was nothing to commit.
+
+When 3 or 4 fails for a reason that passes, the transaction is aborted, staged
+changes are forgotten and the partitions are set back: the same records again.
+When it fails for good, the thread ends with ``failure`` set and the worker stops.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+
+from govbus import observe, topics
+from govbus.catalogue import ResourceKind
+from govbus.codec import Registry, Schema, bus_schema, encode, parse_schema
+from govbus.errors import (
+    BrokerUnavailableError,
+    FatalError,
+    RegistryUnavailableError,
+    RejectedRecordError,
+    RetriableError,
+    UnknownSchemaError,
+)
+from govbus_processors.batch import Batch, Outcome, Output, Place, Slice
+from govbus_processors.checkpoint import Checkpoints
+from govbus_processors.cursors import Cursor, Cursors
+from govbus_processors.faults import broker_error, of_exception
+from govbus_processors.keyset import KeySet
+from govbus_processors.membership import Membership
+from govbus_processors.reader import Reader
+from govbus_processors.transaction import AtLeastOnce, ExactlyOnce, Guarantee
+
+if TYPE_CHECKING:
+    from govbus.settings import BrokerSettings, ExchangeSettings
+    from govbus_processors.directory import Directory
+    from govbus_processors.routes import Policy, Route
+
+_log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.05
+"""How long a turn waits for a first record; also how late a revocation is noticed at most."""
+
+_REPORT_EVERY = 0.5
+_AGAIN_AFTER = 0.2
+_MEASURE_EVERY = 1.0
+_CHECKPOINT_EVERY = 30.0
+_WORTH_A_CHECKPOINT = 10_000
+"""Changes of a key set; below that, reading the tail again is quicker than writing the whole."""
+
+_ASK_SECONDS = 10.0
+_LOAD_RECORDS = 50_000
+_LOAD_SECONDS = 0.05
+_AGENT_SECONDS = 60.0
+
+
+class Clock:
+    """The wall clock, which never goes back: setting it back must not revive what has expired."""
+
+    def __init__(self) -> None:
+        self._latest = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        """Return the time, with time zone."""
+        self._latest = max(self._latest, datetime.now(UTC))
+        return self._latest
+
+
+@dataclass(slots=True)
+class _Loading:
+    """A key set that is being read from its delivery topic."""
+
+    keys: KeySet
+    position: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Stored:
+    """The cursors on ``govbus.progress``, as far as they were read."""
+
+    position: int = 0
+    cursors: dict[tuple[str, int], dict[str, Cursor]] = field(default_factory=dict)
+    """By captured topic and partition, then by delivery topic."""
+
+
+class Intake:
+    """Owns the consumer, the producer and the thread that uses them."""
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        broker: BrokerSettings,
+        registry: Registry,
+        settings: ExchangeSettings,
+        directory: Directory,
+        membership: Membership,
+        checkpoints: Checkpoints,
+        submit: Callable[[Batch], None],
+    ) -> None:
+        self.failure: FatalError | None = None
+        """Set when the thread has ended for good; the worker must stop."""
+
+        self.ended = threading.Event()
+        self._worker = worker
+        self._broker = broker
+        self._registry = registry
+        self._settings = settings
+        self._directory = directory
+        self._membership = membership
+        self._checkpoints = checkpoints
+        self._submit = submit
+        self._clock = Clock()
+        self._cursors = Cursors()
+        self._loading: dict[Place, _Loading] = {}
+        self._held: dict[Place, float] = {}
+        """Paused source partitions, and when to look at them again (monotonic seconds)."""
+
+        self._stored = _Stored()
+        self._epoch = 0
+        self._subscribed: frozenset[str] = frozenset()
+        self._reported_offset = -2
+        self._reported_at = 0.0
+        self._said_stale = True  # not yet confirmed is no news when a worker starts
+        self._known_since: float | None = None
+        """When the first report was committed (monotonic seconds)."""
+
+        self._turns = 0
+        self._measured_at = 0.0
+        self._checkpointed_at = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the batch under way, say goodbye, leave the group. Waits for that."""
+        self._stop.set()
+        self._thread.join(timeout=30)
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        try:
+            self._open()
+            try:
+                while not self._stop.is_set():
+                    self._turn()
+                    if self._directory.failure is not None:
+                        raise self._directory.failure
+                self._checkpoint_all()
+                self._commit_report(stopping=True)
+            finally:
+                self._checkpoints.wait()
+                self._consumer.close()
+                self._reader.close()
+        except FatalError as error:
+            self.failure = error
+            _log.exception("intake stopped", extra={"code": error.code, "worker": self._worker})
+        except Exception:
+            self.failure = FatalError("the intake failed")
+            _log.exception("intake failed", extra={"worker": self._worker})
+        finally:
+            self.ended.set()
+
+    def _open(self) -> None:
+        self._consumer = Consumer(
+            self._broker.client(
+                group_id=topics.EXCHANGE_GROUP,
+                client_id=self._worker,
+                enable_auto_commit=False,
+                enable_auto_offset_store=False,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                # The default, range, would give every one-partition topic to the same worker.
+                partition_assignment_strategy="roundrobin",
+                session_timeout_ms=6_000,
+                heartbeat_interval_ms=500,
+                max_poll_interval_ms=300_000,
+                fetch_wait_max_ms=100,
+                queued_max_messages_kbytes=131_072,
+            )
+        )
+        self._reader = Reader(self._broker)
+        self._guarantee: Guarantee = (
+            ExactlyOnce(self._broker, f"{topics.EXCHANGE_GROUP}.{self._worker}")
+            if self._settings.guarantee == "exactly-once"
+            else AtLeastOnce(self._broker, self._consumer)
+        )
+        self._patiently("open the producer", self._guarantee.open)
+        self._schemas: dict[str, Schema] = {}
+        self._patiently("look up the bus's schemas", self._look_up_schemas)
+
+    def _look_up_schemas(self) -> None:
+        for topic, name in (
+            (topics.DECISIONS, "decision"),
+            (topics.WORKERS, "worker"),
+            (topics.PROGRESS, "progress"),
+        ):
+            self._schemas[name] = self._schema_of(topic, name)
+
+    def _schema_of(self, topic: str, name: str) -> Schema:
+        """The bus's own schema, under the id that the registry gave it for a topic."""
+        try:
+            return parse_schema(self._registry.latest(f"{topic}-value").id, bus_schema(name))
+        except UnknownSchemaError:
+            raise RegistryUnavailableError(f"the schema of {topic} is not registered yet") from None
+
+    def _patiently(self, what: str, step: Callable[[], None]) -> None:
+        """Do a step as soon as what it needs is there."""
+        while not self._stop.is_set():
+            observe.heartbeat("intake")
+            try:
+                step()
+            except RetriableError as error:
+                _log.warning("waiting to %s", what, extra={"code": error.code})
+                self._stop.wait(_AGAIN_AFTER)
+            else:
+                return
+
+    def _fresh(self) -> bool:
+        """Whether anything may be delivered now.
+
+        Not before a first report is committed and the policy was confirmed
+        after that. A revocation waits for the workers that have reported: one
+        that delivered before it reported would be overlooked.
+        """
+        since = self._known_since
+        return since is not None and self._directory.fresh(since=since)
+
+    def _turn(self) -> None:
+        observe.heartbeat("intake")
+        self._subscribe()
+        now = self._clock.now()
+        policy, fresh = self._directory.policy, self._fresh()
+        behind = self._cursors.behind(policy, now=now, fresh=fresh) if fresh else []
+        busy = bool(self._loading or behind)
+        epoch = self._epoch
+        messages = self._poll(0.0 if busy else _POLL_SECONDS)
+        if epoch != self._epoch:
+            messages = []
+        if messages:
+            self._live(messages)
+        self._release()
+        if self._loading:
+            self._load_some()
+        elif behind and epoch == self._epoch:
+            self._turns += 1
+            self._catch_up(*behind[self._turns % len(behind)])
+        self._report_if_due()
+        self._measure_lag()
+        if time.monotonic() >= self._checkpointed_at + _CHECKPOINT_EVERY:
+            self._checkpoint_one()
+
+    def _measure_lag(self) -> None:
+        """Say how far the live stream is behind, from what the broker said with its last answers."""
+        if time.monotonic() < self._measured_at + _MEASURE_EVERY:
+            return
+        self._measured_at = time.monotonic()
+        lag: dict[str, int] = {}
+        for place in self._cursors.places:
+            # Cached by the client and refreshed by every fetch: asking costs nothing.
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+            if high >= 0:
+                position = self._cursors.position(place)
+                resource = topics.resource_of(place[0])
+                behind = high - (max(low, 0) if position is None else position)
+                lag[resource] = lag.get(resource, 0) + max(behind, 0)
+        for resource, records in lag.items():
+            observe.exchange_lag_records.labels(resource).set(records)
+
+    def _subscribe(self) -> None:
+        wanted = frozenset(self._directory.policy.resources)
+        if wanted != self._subscribed:
+            self._subscribed = wanted
+            if wanted:
+                self._consumer.subscribe(
+                    sorted(wanted),
+                    on_assign=self._on_assign,
+                    on_revoke=self._on_revoke,
+                    on_lost=self._on_revoke,
+                )
+            else:
+                self._consumer.unsubscribe()
+
+    def _poll(self, seconds: float) -> list[Any]:
+        first = self._consumer.poll(seconds)
+        if first is None:
+            return []
+        limit = self._settings.batch_records - 1
+        rest = self._consumer.consume(limit, timeout=self._settings.batch_wait_seconds) if limit else []
+        good = []
+        for message in (first, *rest):
+            error = message.error()
+            if error is None:
+                good.append(message)
+            elif error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                problem = broker_error(error)
+                if isinstance(problem, FatalError):
+                    raise problem
+                _log.warning("the broker reports a fault", extra={"code": error.name()})
+        return good
+
+    # ---- rebalances: called inside _poll, in this thread ----
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._epoch += 1
+        self._forget_partitions()
+        try:
+            # Waits until no transaction of the partitions' former owner is open (KIP-447).
+            committed = consumer.committed(partitions, timeout=_ASK_SECONDS) if partitions else []
+            self._read_stored_cursors()
+        except (KafkaException, RetriableError):
+            # Without knowing where to begin, begin nowhere; leaving makes the group deal again.
+            _log.warning("assignment given back: offsets cannot be read", extra={"worker": self._worker})
+            consumer.assign([])
+            consumer.unsubscribe()
+            self._subscribed = frozenset()
+            return
+        for place in committed:
+            key = (place.topic, place.partition)
+            position = place.offset if place.offset >= 0 else None
+            self._cursors.assign(key, position, self._stored.cursors.get(key, {}))
+            place.offset = OFFSET_BEGINNING if position is None else position
+        routes = self._directory.policy.routes
+        self._membership.retain(
+            {(route.topic, p.partition) for p in committed for route in routes.get(p.topic, ())}
+        )
+        consumer.assign(committed)
+        # A partition that was held back before the rebalance may still be paused, and nobody knows of it.
+        consumer.resume(committed)
+        _log.info("partitions assigned", extra={"count": len(committed), "worker": self._worker})
+
+    def _on_revoke(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        self._epoch += 1
+        self._forget_partitions()
+        consumer.unassign()
+
+    def _forget_partitions(self) -> None:
+        self._cursors.clear()
+        self._membership.suspend()
+        self._loading.clear()
+        self._held.clear()
+
+    def _read_stored_cursors(self) -> None:
+        place = (topics.PROGRESS, 0)
+        end = self._reader.end(place)
+        until = time.monotonic() + _ASK_SECONDS
+        while self._stored.position < end:
+            stretch = self._reader.read(place, self._stored.position, limit=_LOAD_RECORDS, seconds=1.0)
+            for message in stretch.messages:
+                try:
+                    self._store(message)
+                except (RejectedRecordError, ValueError, KeyError, TypeError, AttributeError):
+                    # Without its cursor a route is brought on from the start: slower, and right.
+                    _log.error(  # noqa: TRY400 the place says enough, and the record may say too much
+                        "unusable cursor", extra={"topic": topics.PROGRESS, "offset": message.offset()}
+                    )
+            self._stored.position = stretch.position
+            if time.monotonic() > until:
+                raise BrokerUnavailableError("the stored cursors cannot be read to their end")
+
+    def _store(self, message: Any) -> None:
+        route, _, partition = message.key().decode().rpartition("/")
+        if message.value() is None:
+            for (_, source_partition), cursors in self._stored.cursors.items():
+                if str(source_partition) == partition:
+                    cursors.pop(route, None)
+            return
+        record = self._registry.decode(message.value())
+        self._stored.cursors.setdefault((record["topic"], record["partition"]), {})[route] = Cursor(
+            record["view"], live=record["live"], offset=record["next_offset"]
+        )
+
+    # ---- live batches ----
+
+    def _live(self, messages: list[Any]) -> None:
+        by_place: dict[Place, list[Any]] = {}
+        for message in messages:
+            by_place.setdefault((message.topic(), message.partition()), []).append(message)
+        policy, now = self._directory.policy, self._clock.now()
+        if not self._fresh():
+            if not self._said_stale:
+                self._said_stale = True
+                _log.warning("policy not confirmed: nothing is delivered", extra={"worker": self._worker})
+            self._set_back(by_place, hold=_AGAIN_AFTER)
+            return
+        self._said_stale = False
+        slices = []
+        for place, records in by_place.items():
+            if place not in self._cursors.places:
+                continue
+            if place[0] not in policy.resources or self._load_what_lacks(place, policy, now):
+                self._set_back({place: records}, hold=_AGAIN_AFTER)
+            else:
+                slices.append(self._cursors.live_slice(place, records, policy=policy, now=now, fresh=True))
+        if slices:
+            self._exchange(Batch(policy=policy, now=now, slices=slices), live=True)
+
+    def _exchange(self, batch: Batch, *, live: bool, settle: Callable[[Outcome], None] | None = None) -> None:
+        """Have a batch worked out and commit it; on a fault that passes, set everything back."""
+        began = time.monotonic()
+        places = {part.place: part.messages for part in batch.slices}
+        try:
+            group = self._consumer.consumer_group_metadata()
+            outcome = self._await_agent(batch)
+            if settle is not None:
+                settle(outcome)
+            moved = dict(outcome.next_offsets) if live else {}
+            self._commit(batch.policy, outcome, moved, [part.place for part in batch.slices], group)
+        except RetriableError as error:
+            _log.warning("batch set back", extra={"code": error.code, "worker": self._worker})
+            observe.transactions.labels("aborted").inc()
+            self._cursors.rollback()
+            self._membership.rollback()
+            self._guarantee.abort()
+            if live:
+                self._set_back(places, hold=_AGAIN_AFTER)
+            return
+        self._membership.commit()
+        self._cursors.commit(moved)
+        self._count(batch, outcome, live=live, seconds=time.monotonic() - began)
+        if live and outcome.waiting:
+            self._set_back({place: places[place] for place in outcome.waiting}, hold=_AGAIN_AFTER)
+
+    def _await_agent(self, batch: Batch) -> Outcome:
+        self._submit(batch)
+        until = time.monotonic() + _AGENT_SECONDS
+        while time.monotonic() < until:
+            try:
+                return batch.outcome.result(timeout=1.0)
+            except NotYet:
+                if batch.outcome.done():
+                    raise
+        raise FatalError("the exchange agent does not answer")
+
+    def _commit(
+        self,
+        policy: Policy,
+        outcome: Outcome,
+        moved: dict[Place, int],
+        places: Sequence[Place],
+        group: Any,
+    ) -> None:
+        """Make one batch visible; the order is that of :mod:`govbus_processors.transaction`."""
+        guarantee = self._guarantee
+        guarantee.begin()
+        for topic, records in outcome.deliveries.items():
+            if records:
+                guarantee.put(topic, records)
+        for topic, key, record in outcome.dead_letters:
+            guarantee.put(topic, [Output(key, self._dead_letter(topic, record), 0)])
+        if outcome.decisions:
+            guarantee.put(
+                topics.DECISIONS,
+                [
+                    Output(d["grant"].encode(), encode(self._schemas["decision"], d), 0)
+                    for d in outcome.decisions
+                ],
+            )
+        if self._cursors.staged():
+            guarantee.put(topics.PROGRESS, self._progress_records(policy))
+        self._put_report(policy.offset, stopping=False)
+        if not self._fresh():
+            raise BrokerUnavailableError("the lease ran out before the commit")
+        offsets = []
+        for place in places:
+            offset = moved.get(place, self._cursors.position(place))
+            if offset is not None:
+                offsets.append(TopicPartition(*place, offset))
+        guarantee.commit(offsets, group)
+        self._reported(policy.offset)
+        observe.transactions.labels("committed").inc()
+
+    def _dead_letter(self, topic: str, record: dict[str, Any]) -> bytes:
+        schema = self._schemas.get(topic)
+        if schema is None:
+            schema = self._schemas[topic] = self._schema_of(topic, "dead-letter")
+        return encode(schema, record)
+
+    def _progress_records(self, policy: Policy) -> Iterator[Output]:
+        by_topic: dict[str, Route] = {r.topic: r for routes in policy.routes.values() for r in routes}
+        for (delivery_topic, partition), cursor in self._cursors.staged().items():
+            key = f"{delivery_topic}/{partition}".encode()
+            route = by_topic.get(delivery_topic)
+            if cursor is None or route is None:
+                yield Output(key, None, 0)
+                continue
+            source = topics.captured(route.resource.owner, route.resource.name)
+            record = {
+                "route": delivery_topic,
+                "view": cursor.view,
+                "version": route.first.grant.version,
+                "topic": source,
+                "partition": partition,
+                "next_offset": cursor.offset,
+                "expected": self._cursors.position((source, partition)) or cursor.offset,
+                "live": cursor.live,
+                "worker": self._worker,
+                "reported_at": self._clock.now(),
+            }
+            yield Output(key, encode(self._schemas["progress"], record), 0)
+
+    def _count(self, batch: Batch, outcome: Outcome, *, live: bool, seconds: float) -> None:
+        observe.batch_seconds.labels("exchange").observe(seconds)
+        observe.batch_records.labels("exchange").observe(sum(len(part.messages) for part in batch.slices))
+        if live:
+            for part in batch.slices:
+                done = outcome.next_offsets.get(part.place, part.start) - part.start
+                if done > 0:
+                    observe.exchanged_records.labels(topics.resource_of(part.place[0])).inc(
+                        sum(1 for m in part.messages if m.offset() < part.start + done)
+                    )
+        for decision in outcome.decisions:
+            grant = decision["grant"]
+            if decision["effect"] == "deny":
+                observe.decisions.labels(grant, "deny", decision["reason"]).inc(decision["considered"])
+                continue
+            for result, reason, count in (
+                ("permit", "permitted", decision["delivered"]),
+                ("deny", "row-filtered", decision["filtered"]),
+                ("deny", "view-failed", decision["rejected"]),
+            ):
+                if count:
+                    observe.decisions.labels(grant, result, reason).inc(count)
+            observe.delivered_records.labels(grant).inc(decision["delivered"] + decision["left_view"])
+        for topic, _key, record in outcome.dead_letters:
+            observe.dead_letters.labels(topic.removeprefix("govbus.dead-letter."), record["code"]).inc()
+
+    # ---- holding partitions back ----
+
+    def _set_back(self, places: Any, *, hold: float) -> None:
+        """Read these partitions again from where they stand, a little later."""
+        again = time.monotonic() + hold
+        for place, records in places.items():
+            if place not in self._cursors.places:
+                continue
+            position = self._cursors.position(place)
+            offset = position if position is not None else records[0].offset()
+            try:
+                self._consumer.pause([TopicPartition(*place)])
+                self._consumer.seek(TopicPartition(*place, offset))
+            except KafkaException as raised:
+                raise broker_error(of_exception(raised)) from None
+            self._held[place] = again
+
+    def _release(self) -> None:
+        """Let held partitions go on whose time has come; what they lack is looked at again then."""
+        if not self._held:
+            return
+        now = time.monotonic()
+        due = [place for place, again in self._held.items() if again <= now and not self._lacks(place)]
+        if due:
+            self._consumer.resume([TopicPartition(*place) for place in due])
+            for place in due:
+                del self._held[place]
+
+    def _lacks(self, place: Place) -> bool:
+        return any(
+            (route.topic, place[1]) in self._loading
+            for route in self._directory.policy.routes.get(place[0], ())
+        )
+
+    # ---- key sets ----
+
+    def _load_what_lacks(self, place: Place, policy: Policy, now: datetime) -> bool:
+        """Begin to load the key sets that a source partition's routes need and that are not there."""
+        lacking = False
+        for route in policy.routes.get(place[0], ()):
+            wanted = (route.topic, place[1])
+            if (
+                route.filtered
+                and route.resource.kind is ResourceKind.STATE
+                and not self._membership.loaded(wanted)
+                and not route.ended
+                and route.first.grant.starts_at <= now
+            ):
+                lacking = True
+                if wanted not in self._loading:
+                    try:
+                        self._loading[wanted] = self._begin_loading(wanted)
+                    except RetriableError as error:
+                        _log.warning("a key set cannot be loaded now", extra={"code": error.code})
+        return lacking
+
+    def _begin_loading(self, wanted: Place) -> _Loading:
+        keys = self._membership.suspended(wanted)
+        if keys.position == 0:
+            keys = self._checkpoints.load(wanted, self._reader.topic_id(wanted[0])) or keys
+        end = self._reader.end(wanted)
+        if keys.position > end:
+            keys = KeySet()
+        return _Loading(keys, keys.position, end)
+
+    # ---- checkpoints ----
+
+    def _checkpoint_one(self) -> None:
+        self._checkpointed_at = time.monotonic()
+        most = self._membership.most_changed()
+        if most is not None and most[1].changes >= _WORTH_A_CHECKPOINT:
+            self._checkpoint(*most)
+
+    def _checkpoint_all(self) -> None:
+        while (most := self._membership.most_changed()) is not None and most[1].changes:
+            if not self._checkpoint(*most):
+                return
+
+    def _checkpoint(self, place: Place, keys: KeySet) -> bool:
+        """Save a key set; True when it could be.
+
+        The end of the delivery topic is asked for first, then the source
+        offset is committed as a member of the group. That the broker takes it
+        proves that nobody else wrote up to that end: a worker that was frozen
+        and replaced cannot save a key set that lacks its successor's records.
+        """
+        source = next((p for p in self._cursors.places if self._feeds(p, place)), None)
+        position = None if source is None else self._cursors.position(source)
+        keys.changes = 0
+        if source is None or position is None:
+            return False
+        try:
+            topic_id, end = self._reader.topic_id(place[0]), self._reader.end(place)
+            self._guarantee.begin()
+            self._put_report(self._directory.policy.offset, stopping=False)
+            self._guarantee.commit(
+                [TopicPartition(*source, position)], self._consumer.consumer_group_metadata()
+            )
+        except RetriableError as error:
+            _log.warning("no checkpoint", extra={"code": error.code, "topic": place[0]})
+            self._guarantee.abort()
+            return False
+        self._checkpoints.save(place, topic_id, keys, end)
+        return True
+
+    def _feeds(self, source: Place, delivery: Place) -> bool:
+        routes = self._directory.policy.routes.get(source[0], ())
+        return source[1] == delivery[1] and any(route.topic == delivery[0] for route in routes)
+
+    def _load_some(self) -> None:
+        wanted, loading = next(iter(self._loading.items()))
+        try:
+            stretch = self._reader.read(wanted, loading.position, limit=_LOAD_RECORDS, seconds=_LOAD_SECONDS)
+        except RetriableError as error:
+            _log.warning("a key set cannot be loaded now", extra={"code": error.code})
+            self._stop.wait(_AGAIN_AFTER)
+            return
+        for message in stretch.messages:
+            loading.keys.load(message.key(), present=message.value() is not None)
+        loading.position = stretch.position
+        if loading.position >= loading.end:
+            loading.keys.position = loading.position
+            self._membership.install(wanted, loading.keys)
+            del self._loading[wanted]
+
+    # ---- catching up ----
+
+    def _catch_up(self, place: Place, offset: int, routes: tuple[Route, ...]) -> None:
+        """Bring routes that stand at one cursor a stretch nearer to the present."""
+        policy, now = self._directory.policy, self._clock.now()
+        target = self._cursors.position(place)
+        if target is None or self._load_what_lacks(place, policy, now):
+            return
+        # A route may have been amended since the list was made: only what still stands is brought on.
+        routes = tuple(r for r in routes if r in policy.routes.get(place[0], ()))
+        if not routes:
+            return
+        limit = max(1, self._settings.batch_records // 2)  # live batches get the larger share
+        try:
+            stretch = self._reader.read(place, offset, limit=limit, seconds=_LOAD_SECONDS)
+        except RetriableError as error:
+            _log.warning("a grant cannot be brought up to the present now", extra={"code": error.code})
+            self._stop.wait(_AGAIN_AFTER)
+            return
+        messages = [m for m in stretch.messages if m.offset() < target]
+        arrived = stretch.position >= target
+        if not messages and not arrived:
+            return
+
+        def settle(outcome: Outcome) -> None:
+            if place in outcome.waiting:
+                reached, live = outcome.next_offsets.get(place, offset), False
+            else:
+                reached, live = (target, True) if arrived else (stretch.position, False)
+            self._cursors.caught_up_to(place, routes, reached, live=live)
+            for route in routes:
+                observe.backfill_remaining.labels(route.label).set(target - reached)
+
+        part = Slice(place=place, start=offset, messages=messages, routes=routes, live=False)
+        self._exchange(Batch(policy=policy, now=now, slices=[part]), live=False, settle=settle)
+
+    # ---- reports ----
+
+    def _report_if_due(self) -> None:
+        offset = self._directory.policy.offset
+        if offset != self._reported_offset or time.monotonic() - self._reported_at >= _REPORT_EVERY:
+            try:
+                self._commit_report(stopping=False)
+            except RetriableError as error:
+                _log.warning("report not sent", extra={"code": error.code})
+                self._guarantee.abort()
+                self._stop.wait(_AGAIN_AFTER)
+
+    def _commit_report(self, *, stopping: bool) -> None:
+        offset = self._directory.policy.offset
+        self._guarantee.begin()
+        self._put_report(offset, stopping=stopping)
+        self._guarantee.commit([], None)
+        self._reported(offset)
+
+    def _put_report(self, offset: int, *, stopping: bool) -> None:
+        report = {
+            "worker": self._worker,
+            "transactional_id": self._guarantee.transactional_id,
+            "grants_offset": offset,
+            "lease_seconds": self._directory.lease_seconds,
+            "partitions": len(self._cursors.places),
+            "reported_at": self._clock.now(),
+            "stopping": stopping,
+        }
+        value = encode(self._schemas["worker"], report)
+        self._guarantee.put(topics.WORKERS, [Output(self._worker.encode(), value, 0)])
+
+    def _reported(self, offset: int) -> None:
+        self._reported_offset = offset
+        self._reported_at = time.monotonic()
+        if self._known_since is None:
+            self._known_since = self._reported_at

@@ -1,0 +1,68 @@
+"""Which keys are in which view: the state behind "left the view".
+
+A subscriber must be told that a row left its view, and must never learn the key
+of a row that was never in it. So the exchange has to know, per view and key,
+whether the subscriber holds the row. That state *is* the compacted delivery
+topic: a key with a value is in the view, a tombstone takes it out. What is kept
+here is a digest of each key that is in.
+
+Changes that a batch makes stand with :meth:`Membership.commit`, or are taken
+back with :meth:`Membership.rollback`, exactly as the transaction does that they
+belong to.
+"""
+
+from __future__ import annotations
+
+from govbus_processors.batch import Place
+from govbus_processors.keyset import KeySet
+
+
+class Membership:
+    """The key sets of all filtered views that this worker serves."""
+
+    def __init__(self) -> None:
+        self._sets: dict[Place, KeySet] = {}
+        self._suspended: dict[Place, KeySet] = {}
+
+    def loaded(self, place: Place) -> bool:
+        """Whether the key set of a delivery topic's partition is complete and may be relied on."""
+        return place in self._sets
+
+    def install(self, place: Place, keys: KeySet) -> None:
+        """Begin to rely on a key set that has been read to the end of its delivery topic."""
+        self._sets[place] = keys
+        self._suspended.pop(place, None)
+
+    def suspend(self) -> None:
+        """Rely on nothing: other workers may write the delivery topics from now on."""
+        self.rollback()
+        self._suspended |= self._sets
+        self._sets = {}
+
+    def suspended(self, place: Place) -> KeySet:
+        """Return a key set to load; one that was relied on before has only its tail to read."""
+        known = self._suspended.get(place)
+        return KeySet() if known is None else known
+
+    def retain(self, places: set[Place]) -> None:
+        """Free the memory of suspended key sets that another worker looks after now."""
+        self._suspended = {place: keys for place, keys in self._suspended.items() if place in places}
+
+    def most_changed(self) -> tuple[Place, KeySet] | None:
+        """The key set whose checkpoint would gain most, if any changed."""
+        place = max(self._sets, key=lambda place: self._sets[place].changes, default=None)
+        return None if place is None else (place, self._sets[place])
+
+    def of(self, topic: str, partition: int) -> KeySet:
+        """Return the key set of a view; KeyError when it is not loaded, so nothing may be delivered."""
+        return self._sets[topic, partition]
+
+    def commit(self) -> None:
+        """Let what the batch changed in every set stand."""
+        for keys in self._sets.values():
+            keys.commit()
+
+    def rollback(self) -> None:
+        """Take back what the batch changed in every set."""
+        for keys in self._sets.values():
+            keys.rollback()

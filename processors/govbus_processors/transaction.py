@@ -1,0 +1,228 @@
+"""How a batch becomes visible: all of it in one Kafka transaction, or none.
+
+Exactly once, in this order (KIP-98, KIP-447):
+
+1. begin a transaction;
+2. put every delivery, dead letter, decision, cursor and the worker's report in it;
+3. put the source offsets in it, with the group metadata that the batch was read
+   under, so that the broker refuses them from a member that was replaced;
+4. commit. Only now does any reader see any of it.
+
+When a step fails the transaction is aborted and the caller reads the same
+records again. When another producer has taken over the transactional id, this
+one can never commit again and raises :class:`~govbus.errors.FencedError`.
+
+At least once is the same without the transaction: everything is acknowledged by
+the broker before the offsets are committed, so a crash in between repeats a
+batch and loses nothing. A revocation is then only as strict as the lease.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from govbus.errors import BrokerUnavailableError, FatalError
+from govbus_processors.batch import Output
+from govbus_processors.faults import broker_error, of_exception
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from confluent_kafka import Consumer, TopicPartition
+
+    from govbus.settings import BrokerSettings
+
+_TRANSACTION_MS = 10_000
+"""The broker aborts a transaction that is open for longer: so long can a frozen worker hold readers back."""
+
+_CALL_SECONDS = 8.0
+_END_SECONDS = 60.0
+"""How long a commit or an abort is asked for again. Which of the two it was is not known before the
+answer, so giving up means to stop: the next start asks the broker, and the offsets tell."""
+
+_QUEUED_RECORDS = 2_000_000
+_QUEUED_KILOBYTES = 1_048_576
+_LARGEST_DEAD_LETTER = 4_194_304
+
+
+def _producer_config(broker: BrokerSettings) -> dict[str, Any]:
+    return broker.client(
+        enable_idempotence=True,
+        compression_type="lz4",
+        linger_ms=5,
+        batch_size=1_048_576,
+        message_max_bytes=_LARGEST_DEAD_LETTER,
+        queue_buffering_max_messages=_QUEUED_RECORDS,
+        queue_buffering_max_kbytes=_QUEUED_KILOBYTES,
+        delivery_report_only_error=True,
+    )
+
+
+class Guarantee(Protocol):
+    """Makes batches visible. Every call comes from the intake's thread."""
+
+    transactional_id: str
+    """Empty where there are no transactions."""
+
+    def open(self) -> None:
+        """Connect; what an earlier run of this worker left open is aborted."""
+
+    def begin(self) -> None:
+        """Begin a batch."""
+
+    def put(self, topic: str, records: Iterable[Output]) -> None:
+        """Add records to the batch."""
+
+    def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:
+        """Make the batch and the offsets visible.
+
+        Raises:
+            BrokerUnavailableError: it is not visible (at-least-once: perhaps in part); abort, read again.
+            FencedError: another worker has this one's place; stop.
+        """
+
+    def abort(self) -> None:
+        """Give the batch up."""
+
+
+class ExactlyOnce:
+    """One transaction per batch."""
+
+    def __init__(self, broker: BrokerSettings, transactional_id: str) -> None:
+        self.transactional_id = transactional_id
+        self._config = _producer_config(broker) | {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": _TRANSACTION_MS,
+        }
+        self._producer: Producer | None = None
+        self._begun = False
+
+    def open(self) -> None:
+        """Register the transactional id, which fences and aborts whoever had it before."""
+        self._producer = Producer(self._config)
+        self._call(lambda: self._get().init_transactions(_CALL_SECONDS))
+
+    def begin(self) -> None:
+        """Begin a transaction; the broker hears of it with the first record."""
+        self._call(self._get().begin_transaction)
+        self._begun = True
+
+    def put(self, topic: str, records: Iterable[Output]) -> None:
+        """Queue records; librdkafka sends them while the next ones are queued."""
+        _put(self._get(), topic, records)
+
+    def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:
+        """Send the offsets into the transaction and commit it."""
+        producer = self._get()
+        if offsets:
+            self._call(lambda: producer.send_offsets_to_transaction(list(offsets), group, _CALL_SECONDS))
+        self._call(lambda: producer.commit_transaction(_CALL_SECONDS), ends=True)
+        self._begun = False
+
+    def abort(self) -> None:
+        """Abort; nothing of the batch was or will be visible to readers of committed records."""
+        if self._begun:
+            self._call(lambda: self._get().abort_transaction(_CALL_SECONDS), ends=True)
+            self._begun = False
+
+    def _get(self) -> Producer:
+        if self._producer is None:
+            raise FatalError("the transaction producer is not open")
+        return self._producer
+
+    def _call(self, step: Any, *, ends: bool = False) -> None:
+        """Do one step, again while librdkafka says that the same call may be repeated."""
+        until = time.monotonic() + (_END_SECONDS if ends else _CALL_SECONDS)
+        while True:
+            try:
+                step()
+            except KafkaException as raised:
+                error = of_exception(raised)
+                if error.retriable() and not error.txn_requires_abort() and time.monotonic() < until:
+                    continue
+                problem = broker_error(error)
+                lost = error.fatal() or (ends and error.retriable())
+                if lost and not isinstance(problem, FatalError):
+                    raise FatalError(f"the producer cannot go on: {error.name()}") from None
+                raise problem from None
+            else:
+                return
+
+
+class AtLeastOnce:
+    """Acknowledged first, committed second."""
+
+    def __init__(self, broker: BrokerSettings, consumer: Consumer) -> None:
+        self.transactional_id = ""
+        self._consumer = consumer
+        self._failed: KafkaError | None = None
+        self._config = _producer_config(broker) | {"on_delivery": self._not_delivered}
+        self._producer: Producer | None = None
+
+    def open(self) -> None:
+        """Connect."""
+        self._producer = Producer(self._config)
+
+    def begin(self) -> None:
+        """Forget the failures of the batch before."""
+        self._failed = None
+
+    def put(self, topic: str, records: Iterable[Output]) -> None:
+        """Queue records for sending."""
+        if self._producer is None:
+            raise FatalError("the producer is not open")
+        _put(self._producer, topic, records)
+
+    def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:  # noqa: ARG002 - same call
+        """Wait for every acknowledgement, then commit the offsets."""
+        if self._producer is None:
+            raise FatalError("the producer is not open")
+        left = self._producer.flush(_CALL_SECONDS)
+        if self._failed is not None:
+            raise broker_error(self._failed)
+        if left:
+            raise BrokerUnavailableError("the broker does not acknowledge")
+        if offsets:
+            try:
+                self._consumer.commit(offsets=list(offsets), asynchronous=False)
+            except KafkaException as raised:
+                raise broker_error(of_exception(raised)) from None
+
+    def abort(self) -> None:
+        """Drop what was not sent yet; what was sent stays, and will be sent again."""
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer.flush(_CALL_SECONDS)
+
+    def _not_delivered(self, error: KafkaError | None, _message: Any) -> None:
+        if error is not None and self._failed is None:
+            self._failed = error
+
+
+def _put(producer: Producer, topic: str, records: Iterable[Output]) -> None:
+    """Queue all records, waiting for room where librdkafka's queue is full."""
+    # Not produce_batch: it cannot set a timestamp, and ours is the commit time at the source.
+    produce = producer.produce
+    for key, value, partition, timestamp in records:
+        try:
+            produce(topic, value, key, partition, timestamp=timestamp)
+        except BufferError:
+            _put_when_there_is_room(producer, topic, Output(key, value, partition, timestamp))
+        except KafkaException as raised:
+            raise broker_error(of_exception(raised)) from None
+
+
+def _put_when_there_is_room(producer: Producer, topic: str, record: Output) -> None:
+    until = time.monotonic() + _CALL_SECONDS
+    while time.monotonic() < until:
+        producer.poll(0.01)
+        try:
+            producer.produce(topic, record.value, record.key, record.partition, timestamp=record.timestamp_ms)
+        except BufferError:
+            continue
+        else:
+            return
+    raise BrokerUnavailableError("records cannot be queued: the broker does not keep up")

@@ -1,0 +1,1 @@
+"""Capture: finds changes at a department and publishes them, acknowledged."""

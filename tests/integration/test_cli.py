@@ -1,0 +1,152 @@
+"""The commands against a real bus, reached by settings alone as in production."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from govbus import topics
+from govbus_console import cli, render
+from support.broker import RunningBus
+from support.control import ControlSide
+
+Run = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def control(bus: RunningBus, tmp_path: Path) -> Iterator[ControlSide]:
+    side = ControlSide(bus, tmp_path)
+    yield side
+    side.close()
+
+
+@pytest.fixture
+def run(
+    control: ControlSide, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, Any]]:
+    """Give a command with --json; returns its exit code and what it printed, or its error."""
+    broker = control.bus.broker
+    monkeypatch.setenv("GOVBUS_HOME", str(control.running.home.root))
+    monkeypatch.setenv("GOVBUS_BROKER_BOOTSTRAP", broker.bootstrap)
+    monkeypatch.setenv("GOVBUS_BROKER_USER", "admin")
+    monkeypatch.setenv("GOVBUS_BROKER_PASSWORD_FILE", str(broker.password_file))
+    monkeypatch.setenv("GOVBUS_REGISTRY_URL", control.running.registry_url)
+    monkeypatch.setenv("GOVBUS_CONTROL_URL", f"sqlite:///{control.folder / 'control.db'}")
+
+    def give(*words: str) -> tuple[int, Any]:
+        capsys.readouterr()
+        code = cli.run([*words, "--json"])
+        shown = capsys.readouterr()
+        lines = (shown.out or shown.err).splitlines()
+        return code, [json.loads(line) for line in lines] if words[0] == "tail" else json.loads(lines[-1])
+
+    return give
+
+
+def test_what_is_applied_is_shown_revoked_and_shown_as_revoked(control: ControlSide, run: Run) -> None:
+    file = str(control.file)
+
+    first, applied = run("apply", "-f", file, "--detailed-exitcode", "--who", "li", "--why", "agreed")
+    second, again = run("apply", "-f", file, "--detailed-exitcode")
+    _, before = run("status")
+    third, revoked = run("revoke", control.health_grant, "--data", "blank")
+    _, after = run("status")
+
+    assert (first, second, third) == (render.PENDING, render.DONE, render.DONE)
+    assert (applied["pending"], applied["published"], again["published"]) == (True, 5, 0)
+    assert (revoked["state"], revoked["version"], revoked["data_on_end"]) == ("revoked", 2, "blank")
+    assert revoked["barrier_ms"] >= 0
+    states = [{g["grant"]: g["state"] for g in found["grants"]} for found in (before, after)]
+    assert states == [
+        {control.health_grant: "active", control.tax_grant: "active"},
+        {control.health_grant: "revoked", control.tax_grant: "active"},
+    ]
+    assert after["unpublished"] == 0
+    (resource,) = after["resources"]
+    assert resource["exchange_lag"] == 0
+
+
+def test_tail_shows_policy_whole_and_of_deliveries_only_place_and_size(
+    control: ControlSide, run: Run
+) -> None:
+    run("apply", "-f", str(control.file))
+    topic = topics.captured(control.owner, "residents")
+    registry = control.bus.registry
+    value, key = (registry.latest(f"{topic}-{part}").id for part in ("value", "key"))
+    publish(control, topic, key, value)
+
+    _, grants = run("tail", "govbus.grants", "-n", "200")
+    code, records = run("tail", f"{control.owner}.residents")
+    refused, told = run("tail", f"{control.owner}.residents", "--values", "--as", "admin")
+
+    assert f"grant/{control.health_grant}" in [record["key"] for record in grants]
+    assert code == render.DONE
+    (record,) = records
+    assert (record["schema_id"], record["partition"], record["offset"]) == (value, 0, 0)
+    assert record["value_bytes"] > 5
+    assert not {"key", "value"} & record.keys()
+    assert refused == render.FAILED
+    assert "administrator does not look" in told[0]["error"]["why"]
+
+
+def test_a_department_sees_what_it_may_read_and_is_refused_the_rest(
+    control: ControlSide, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("apply", "-f", str(control.file))
+    monkeypatch.setenv("GOVBUS_BROKER_USER", control.tax)
+    monkeypatch.setenv("GOVBUS_BROKER_PASSWORD_FILE", str(control.running.home.password_file(control.tax)))
+
+    own, _ = run("tail", control.tax_grant, "--values", "--as", control.tax)
+    other, told = run("tail", control.health_grant, "--values", "--as", control.tax)
+
+    assert own == render.DONE
+    assert other == render.UNREACHABLE
+    assert told[0]["error"]["code"] == "access-denied"
+
+
+def test_a_wrong_password_ends_with_5_and_how_to_put_it_right(
+    control: ControlSide, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "wrong").write_text("not-the-password", encoding="utf-8")
+    monkeypatch.setenv("GOVBUS_BROKER_PASSWORD_FILE", str(tmp_path / "wrong"))
+
+    code, told = run("apply", "-f", str(control.file))
+
+    assert code == render.UNREACHABLE
+    assert told["error"]["code"] == "access-denied"
+    assert "password file" in told["error"]["fix"]
+    assert "not-the-password" not in json.dumps(told)
+    assert control.store.snapshot().departments == {}
+
+
+def test_a_registry_that_is_away_ends_with_5_and_leaves_nothing_applied(
+    control: ControlSide, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOVBUS_REGISTRY_URL", "http://127.0.0.1:1/apis/ccompat/v7")
+
+    code, told = run("apply", "-f", str(control.file))
+
+    assert (code, told["error"]["code"]) == (render.UNREACHABLE, "registry-unavailable")
+    assert control.store.snapshot().departments == {}
+
+
+def publish(control: ControlSide, topic: str, key: int, value: int) -> None:
+    """Put one resident on a captured topic."""
+    from confluent_kafka import Producer
+
+    from govbus.codec import encode
+
+    registry = control.bus.registry
+    row = {"id_number": "1", "name": "n", "street": "s"}
+    producer = Producer(control.running.client(control.owner))
+    producer.produce(
+        topic,
+        key=encode(registry.schema(key), {"id_number": "1"}),
+        value=encode(registry.schema(value), row),
+        partition=0,
+    )
+    assert producer.flush(20) == 0

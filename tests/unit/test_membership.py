@@ -1,0 +1,96 @@
+"""Key sets: staged with a batch, real with its commit, gone with its abort."""
+
+from __future__ import annotations
+
+from govbus_processors.keyset import KeySet
+from govbus_processors.membership import Membership
+
+
+def test_a_row_that_was_never_held_cannot_leave() -> None:
+    keys = KeySet()
+
+    assert keys.leave(b"k") is False
+
+
+def test_a_row_that_entered_in_the_same_batch_can_leave_once() -> None:
+    keys = KeySet()
+
+    keys.enter(b"k")
+
+    assert keys.leave(b"k") is True
+    assert keys.leave(b"k") is False
+
+
+def test_what_an_aborted_batch_staged_did_not_happen() -> None:
+    keys = KeySet()
+    keys.enter(b"before")
+    keys.commit()
+
+    keys.enter(b"new")
+    keys.leave(b"before")
+    keys.rollback()
+
+    assert keys.leave(b"new") is False
+    assert keys.leave(b"before") is True
+
+
+def test_what_a_committed_batch_staged_lasts() -> None:
+    keys = KeySet()
+
+    keys.enter(b"a")
+    keys.enter(b"b")
+    keys.commit()
+    keys.leave(b"a")
+    keys.commit()
+
+    assert len(keys) == 1
+    assert keys.leave(b"a") is False
+    assert keys.leave(b"b") is True
+
+
+def test_a_key_set_is_what_its_delivery_topic_says_last() -> None:
+    keys = KeySet()
+
+    for key, present in ((b"a", True), (b"b", True), (b"a", False), (b"a", True), (b"b", False)):
+        keys.load(key, present=present)
+
+    assert keys.leave(b"a") is True
+    assert keys.leave(b"b") is False
+
+
+def test_a_suspended_key_set_is_not_relied_on_until_its_tail_was_read() -> None:
+    membership = Membership()
+    keys = KeySet()
+    keys.position = 40
+    membership.install(("t", 0), keys)
+
+    membership.suspend()
+
+    assert not membership.loaded(("t", 0))
+    assert membership.suspended(("t", 0)).position == 40
+    membership.install(("t", 0), membership.suspended(("t", 0)))
+    assert membership.loaded(("t", 0))
+
+
+def test_suspending_drops_what_was_staged() -> None:
+    membership = Membership()
+    membership.install(("t", 0), KeySet())
+    membership.of("t", 0).enter(b"k")
+
+    membership.suspend()
+
+    assert membership.suspended(("t", 0)).leave(b"k") is False
+
+
+def test_key_sets_of_partitions_that_others_serve_are_freed() -> None:
+    membership = Membership()
+    for partition in (0, 1):
+        keys = KeySet()
+        keys.position = 9
+        membership.install(("t", partition), keys)
+    membership.suspend()
+
+    membership.retain({("t", 1)})
+
+    assert membership.suspended(("t", 0)).position == 0
+    assert membership.suspended(("t", 1)).position == 9
