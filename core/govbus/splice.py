@@ -44,7 +44,7 @@ from govbus.avro import Definitions, shape_of
 
 if cython.compiled:
     from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
-    from cython.cimports.libc.string import memcpy
+    from cython.cimports.libc.string import memcmp, memcpy
 
 COMPILED: bool = bool(cython.compiled)
 """Whether this is the compiled kernel."""
@@ -312,6 +312,69 @@ class Walker:
         if parsed is None:
             parsed = self._parsed[index] = _alone(self._schema, self._names[index])
         return schemaless_reader(BytesIO(self.field(index)), parsed)["value"]
+
+    def same(self, index: cython.Py_ssize_t, data: bytes, start: cython.Py_ssize_t) -> bool:
+        """Whether a top-level field of the record walked last has the bytes of ``data`` from ``start`` on."""
+        self._check(index)
+        begin: cython.Py_ssize_t = self._bounds[index]
+        size: cython.Py_ssize_t = self._bounds[index + 1] - begin
+        if start < 0 or len(data) - start != size:
+            return False
+        if not cython.compiled:
+            return self.field(index) == data[start:]
+        difference: cython.int = memcmp(self._p + begin, PyBytes_AS_STRING(data) + start, size)
+        return bool(difference == 0)
+
+    def is_text(self, index: int) -> bool:
+        """Whether a top-level field is a plain string."""
+        node: cython.int = self._program[2 + index]
+        return bool(self._program[node] == _OPCODES["string"] and self._program[node + 1] < 0)
+
+    @cython.cfunc
+    def _masked(
+        self, index: cython.Py_ssize_t, head: cython.Py_ssize_t, tail: cython.Py_ssize_t, mask: bytes
+    ) -> bytes:
+        """Encode the text of a field with its inner characters masked (see :class:`Mask`)."""
+        pos: cython.Py_ssize_t = self._long(self._bounds[index])
+        stop: cython.Py_ssize_t = self._bounds[index + 1]
+        if not cython.compiled:
+            text = self._data[pos:stop].decode()
+            hidden = len(text) - head - tail
+            kept = (text[:head], text[len(text) - tail :]) if hidden > 0 else ("", "")
+            shown = kept[0].encode() + mask * (hidden if hidden > 0 else len(text)) + kept[1].encode()
+            return _length_bytes(len(shown)) + shown
+        # A character is a byte that continues none; the walk has made sure that the text is UTF-8.
+        p: cython.p_const_uchar = self._p
+        characters: cython.Py_ssize_t = 0
+        at: cython.Py_ssize_t
+        for at in range(pos, stop):
+            characters += (p[at] & 0xC0) != 0x80
+        masks: cython.Py_ssize_t = characters - head - tail
+        first: cython.Py_ssize_t = pos
+        last: cython.Py_ssize_t = stop
+        if masks <= 0:
+            masks = characters
+            head = tail = 0
+        while head > 0:
+            head -= 1
+            first += 1
+            while (p[first] & 0xC0) == 0x80:  # ends before ``stop``: more characters follow
+                first += 1
+        while tail > 0:
+            last -= 1
+            tail -= (p[last] & 0xC0) != 0x80
+        width: cython.Py_ssize_t = len(mask)
+        size: cython.Py_ssize_t = (first - pos) + masks * width + (stop - last)
+        count: cython.Py_ssize_t = _length_of_length(size)
+        out: bytes = PyBytes_FromStringAndSize(cython.NULL, size + count)
+        target: cython.p_char = _put_length(PyBytes_AS_STRING(out), size, count)
+        memcpy(target, p + pos, first - pos)
+        target += first - pos
+        for _at in range(masks):
+            memcpy(target, PyBytes_AS_STRING(mask), width)
+            target += width
+        memcpy(target, p + last, stop - last)
+        return out
 
     @cython.cfunc
     def _check(self, index: cython.Py_ssize_t) -> object:
@@ -629,6 +692,20 @@ class Retext:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """A text of the writer's record: ``head`` and ``tail`` characters stay, each other one becomes ``mask``.
+
+    A text that is not longer than both together is masked whole. The kernel does
+    it on the encoded bytes; the field must be a plain string.
+    """
+
+    field: int
+    head: int
+    tail: int
+    mask: str
+
+
+@dataclass(frozen=True)
 class Rewrite:
     """A field of the writer's record whose encoded bytes ``encode`` turns into others."""
 
@@ -643,11 +720,11 @@ class Constant:
     data: bytes
 
 
-Piece = Copy | Recode | Retext | Rewrite | Constant
+Piece = Copy | Recode | Retext | Mask | Rewrite | Constant
 """What can stand in a plan."""
 
 # The kinds of steps that pieces become.
-_KINDS: dict[type, int] = {Copy: 0, Recode: 1, Constant: 2, Rewrite: 3, Retext: 4}
+_KINDS: dict[type, int] = {Copy: 0, Recode: 1, Constant: 2, Rewrite: 3, Retext: 4, Mask: 5}
 
 
 @cython.final
@@ -690,6 +767,10 @@ class Splicer:
             self._chunks.append(piece.data if isinstance(piece, Constant) else None)
             if isinstance(piece, Retext):
                 self._encoders.append(piece.change)
+            elif isinstance(piece, Mask):
+                if not walker.is_text(piece.field):
+                    raise TypeError("only a text can be masked")
+                self._encoders.append((piece.head, piece.tail, piece.mask.encode()))
             else:
                 self._encoders.append(None if isinstance(piece, Constant) else piece.encode)
         self._count = len(steps) // 3
@@ -731,7 +812,10 @@ class Splicer:
             if kind == 0:
                 total += walker._bounds[self._steps[3 * step + 2]] - walker._bounds[first]
                 continue
-            if kind != 2:
+            if kind == 5:
+                head, tail, mask = self._encoders[step]
+                self._chunks[step] = walker._masked(first, head, tail, mask)
+            elif kind != 2:
                 chunk = walker.field(first) if kind == 3 else walker.value(first)
                 chunk = self._encoders[step](chunk)
                 if kind == 4:
@@ -774,22 +858,45 @@ def _text_bytes(text: Any) -> bytes:
     if type(text) is not str:
         raise TypeError("a text was expected")
     data: bytes = text.encode("utf-8")
-    length: cython.ulonglong = len(data) * 2
-    count: cython.Py_ssize_t = 1
     if not cython.compiled:
-        head = bytearray()
-        while length > 0x7F:
-            head.append(length & 0x7F | 0x80)
-            length >>= 7
-        head.append(length)
-        return bytes(head) + data
+        return _length_bytes(len(data)) + data
+    size: cython.Py_ssize_t = len(data)
+    count: cython.Py_ssize_t = _length_of_length(size)
+    out: bytes = PyBytes_FromStringAndSize(cython.NULL, size + count)
+    memcpy(_put_length(PyBytes_AS_STRING(out), size, count), PyBytes_AS_STRING(data), size)
+    return out
+
+
+def _length_bytes(size: int) -> bytes:
+    """The length of a text or of bytes, as a zigzag number: what :func:`_put_length` writes in C."""
+    length = size * 2
+    head = bytearray()
+    while length > 0x7F:
+        head.append(length & 0x7F | 0x80)
+        length >>= 7
+    head.append(length)
+    return bytes(head)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _length_of_length(size: cython.Py_ssize_t) -> cython.Py_ssize_t:
+    length: cython.ulonglong = size * 2
+    count: cython.Py_ssize_t = 1
     while (length >> (7 * count)) != 0:
         count += 1
-    out: bytes = PyBytes_FromStringAndSize(cython.NULL, len(data) + count)
-    target: cython.p_char = PyBytes_AS_STRING(out)
+    return count
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _put_length(target: cython.p_char, size: cython.Py_ssize_t, count: cython.Py_ssize_t) -> cython.p_char:
+    """Write a length in ``count`` bytes and return the place after it."""
+    length: cython.ulonglong = size * 2
     at: cython.Py_ssize_t
     for at in range(count):
         target[at] = cython.cast(cython.char, (length & 0x7F) | (0x80 if at + 1 < count else 0))
         length >>= 7
-    memcpy(target + count, PyBytes_AS_STRING(data), len(data))
-    return out
+    return target + count

@@ -35,8 +35,8 @@ from govbus.contract import DataContract
 from govbus.errors import FilterRefusedError, TransformRefusedError, ViewError
 from govbus.grant import Grant, PublishedGrant
 from govbus.rowfilter import Matcher, parse_filter
-from govbus.splice import Constant, Copy, Piece, Recode, Retext, Rewrite, Splicer, Walker
-from govbus.transform import Keep, Null, Pseudonym, Redact, Transform, compile_transform, result_type
+from govbus.splice import Constant, Copy, Mask, Piece, Recode, Retext, Rewrite, Splicer, Walker
+from govbus.transform import Keep, Null, Partial, Pseudonym, Redact, Transform, compile_transform, result_type
 from govbus.valuekind import value_kind
 
 _HOME = "govbus_view"
@@ -314,6 +314,8 @@ class _Field:
         change = compile_transform(transform, written, pseudonym_key=key)
         encode = encoder(self._shown, self._shown_type)
         if encode is _encode_text:
+            if isinstance(transform, Partial) and value_kind(written) == "string":
+                return Mask(self._place, transform.head, transform.tail, transform.mask)
             return Retext(self._place, change)
         return Recode(self._place, _named(self.name, lambda value: encode(change(value))))
 

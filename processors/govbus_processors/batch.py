@@ -69,5 +69,8 @@ class Outcome:
     next_offsets: dict[Place, int] = field(default_factory=dict)
     """Where each slice's partition stands afterwards."""
 
+    considered: dict[Place, int] = field(default_factory=dict)
+    """How many records of each slice were worked out: all of them, unless the slice is in ``waiting``."""
+
     waiting: dict[Place, str] = field(default_factory=dict)
     """Partitions that stopped short because something outside is away, with the code of what."""

@@ -143,6 +143,7 @@ class Exchange:
         if done:
             last = part.messages[done - 1].offset()
             outcome.next_offsets[part.place] = last + 1
+            outcome.considered[part.place] = done
             for route, counts in zip(part.routes, work.lane_counts(), strict=True):
                 outcome.decisions.append(
                     self._decision(part, route, batch, done, last)

@@ -536,12 +536,8 @@ class Intake:
         observe.batch_seconds.labels("exchange").observe(seconds)
         observe.batch_records.labels("exchange").observe(sum(len(part.messages) for part in batch.slices))
         if live:
-            for part in batch.slices:
-                done = outcome.next_offsets.get(part.place, part.start) - part.start
-                if done > 0:
-                    observe.exchanged_records.labels(topics.resource_of(part.place[0])).inc(
-                        sum(1 for m in part.messages if m.offset() < part.start + done)
-                    )
+            for place, records in outcome.considered.items():
+                observe.exchanged_records.labels(topics.resource_of(place[0])).inc(records)
         for decision in outcome.decisions:
             grant = decision["grant"]
             if decision["effect"] == "deny":

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from govbus_processors.exchange import Exchange
     from govbus_processors.routes import Route
 
+if cython.compiled:
+    from cython.cimports.cpython.bytes import PyBytes_AS_STRING
+    from cython.cimports.libc.string import memcmp
+
 LARGEST_RECORD = 1_000_000
 """Bytes of key and value together that a delivery may have; the broker's own bound is a little higher."""
 
@@ -145,11 +149,11 @@ class SliceWork:
         value = message.value()
         lane: Lane
         try:
-            if key is None or not key.startswith(self.key_head):
+            if key is None or not _begins(key, self.key_head):
                 raise ContractViolationError("the key is not under the resource's key schema")
             if value is None:
                 return self._gone(message, key)
-            if not value.startswith(self.head) and not self._turn_to(value[:HEADER_BYTES]):
+            if not _begins(value, self.head) and not self._turn_to(value[:HEADER_BYTES]):
                 return False
             self.walker.walk(value, _HEADER)
             self._check_key(key)
@@ -172,7 +176,7 @@ class SliceWork:
     def _check_key(self, key: bytes) -> object:
         """Make sure that the key is that of the row: what is routed by one must be judged by the other."""
         if self.key_field >= 0:
-            same = key[_HEADER:] == self.walker.field(self.key_field)
+            same = self.walker.same(self.key_field, key, _HEADER)
         else:
             same = key[_HEADER:] == b"".join([self.walker.field(index) for index in self.key_fields])
         if not same:
@@ -270,3 +274,12 @@ class SliceWork:
                 },
             )
         )
+
+
+@cython.cfunc
+@cython.inline
+def _begins(data: bytes, head: bytes) -> cython.bint:
+    if not cython.compiled:
+        return data.startswith(head)
+    size: cython.Py_ssize_t = len(head)
+    return len(data) >= size and memcmp(PyBytes_AS_STRING(data), PyBytes_AS_STRING(head), size) == 0

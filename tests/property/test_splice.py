@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from govbus.avro import Definitions
 from support.avro_reference import accepts
-from support.avro_strategies import Sample, decoded, samples, schemas
+from support.avro_strategies import Sample, counted, decoded, samples, schemas
 from support.kernels import KERNELS
 
 SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -161,3 +161,42 @@ def test_text_is_accepted_exactly_when_python_can_decode_it(
     else:
         walker.walk(body)
         assert walker.value(0) == expected
+
+
+LENGTHS = st.integers(min_value=0, max_value=12) | st.sampled_from([63, 64, 70, 10_000])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@SLOW
+@given(text=st.text(max_size=80), head=LENGTHS, tail=LENGTHS, mask=st.sampled_from("*x·隐😀"))
+def test_a_masked_text_keeps_its_ends_and_its_number_of_characters(
+    kernel: ModuleType, text: str, head: int, tail: int, mask: str
+) -> None:
+    fields = [{"name": "a", "type": "string"}, {"name": "b", "type": {"type": "string"}}]
+    schema = {"type": "record", "name": "R", "fields": fields}
+    walker = kernel.Walker(schema)
+    hidden = len(text) - head - tail
+    shown = text[:head] + mask * hidden + text[len(text) - tail :] if hidden > 0 else mask * len(text)
+
+    walker.walk(counted(b"before") + counted(text.encode()))
+    made = kernel.Splicer(walker, [kernel.Mask(1, head, tail, mask), kernel.Copy(0)]).assemble(walker, b"p")
+
+    assert made == b"p" + counted(shown.encode()) + counted(b"before")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@SLOW
+@given(sample=samples(), data=st.data())
+def test_a_field_is_the_same_as_its_own_bytes_and_as_no_others(
+    kernel: ModuleType, sample: Sample, data: st.DataObject
+) -> None:
+    walker = kernel.Walker(sample.schema)
+    walker.walk(sample.body)
+    assume(walker.names)
+    index = data.draw(st.integers(min_value=0, max_value=len(walker.names) - 1))
+    other = data.draw(st.binary(max_size=12))
+    field = walker.field(index)
+
+    assert walker.same(index, b"head!" + field, 5)
+    assert walker.same(index, b"head!" + other, 5) == (other == field)
+    assert not walker.same(index, field, len(field) + 1)

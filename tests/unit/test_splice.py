@@ -230,6 +230,15 @@ def test_what_an_encoder_raises_comes_through(kernel: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    "avro_type", ["bytes", ["null", "string"], {"type": "string", "logicalType": "uuid"}]
+)
+def test_only_a_plain_text_can_be_masked(kernel: ModuleType, avro_type: Any) -> None:
+    with pytest.raises(TypeError, match="only a text"):
+        kernel.Splicer(kernel.Walker(record(avro_type)), [kernel.Mask(0, 1, 0, "*")])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_only_bytes_can_be_walked(kernel: ModuleType) -> None:
     walker = kernel.Walker(record("int"))
 
