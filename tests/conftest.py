@@ -23,7 +23,7 @@ from govbus_console.embedded import EmbeddedBus, Home
 from support.broker import Department, RunningBus, unique_name, warm_up
 from support.postgres import NoPostgresError, postgres_server
 
-_NEEDS_BROKER = {"bus"}
+_NEEDS_BROKER = {"bus", "soiled_bus"}
 _NEEDS_POSTGRES = {"postgres_url"}
 
 
@@ -55,6 +55,14 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
     # A space and letters beyond ASCII, because users have such directories.
     home = Home(tmp_path_factory.mktemp("总线 bus"))
     with EmbeddedBus(home) as embedded:
+        warm_up(embedded.broker_settings().client())
+        yield RunningBus(embedded=embedded, cluster=Cluster(embedded.broker_settings().client()))
+
+
+@pytest.fixture(scope="session")
+def soiled_bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBus]:
+    """Another broker and registry, for tests that put on the bus's own topics what does not belong there."""
+    with EmbeddedBus(Home(tmp_path_factory.mktemp("soiled bus"))) as embedded:
         warm_up(embedded.broker_settings().client())
         yield RunningBus(embedded=embedded, cluster=Cluster(embedded.broker_settings().client()))
 

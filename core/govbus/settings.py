@@ -106,6 +106,10 @@ class ProcessSettings(BaseSettings):
     log_level: str = "INFO"
 
 
+LONGEST_LEASE_SECONDS = 60.0
+"""What a revocation may have to wait for at worst, however an exchange worker was configured."""
+
+
 class ExchangeSettings(BaseSettings):
     """How an exchange worker works."""
 
@@ -114,7 +118,7 @@ class ExchangeSettings(BaseSettings):
     guarantee: str = "exactly-once"
     """``exactly-once``: one transaction per batch. ``at-least-once``: a crash may deliver a batch twice."""
 
-    lease_seconds: float = Field(default=5.0, ge=1.0, le=60.0)
+    lease_seconds: float = Field(default=5.0, ge=1.0, le=LONGEST_LEASE_SECONDS)
     """Without confirming the policy for so long, a worker delivers nothing."""
 
     batch_records: int = Field(default=10_000, ge=1, le=100_000)

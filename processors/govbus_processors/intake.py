@@ -358,12 +358,14 @@ class Intake:
             {(route.topic, p.partition) for p in committed for route in routes.get(p.topic, ())}
         )
         consumer.assign(committed)
-        # A partition that was held back before the rebalance may still be paused, and nobody knows of it.
-        consumer.resume(committed)
         _log.info("partitions assigned", extra={"count": len(committed), "worker": self._worker})
 
     def _on_revoke(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         self._epoch += 1
+        # A paused partition would still be paused when it comes back, and nobody would know of it. Not done
+        # after the next assignment: librdkafka can lose the offset that it was just given.
+        if self._held:
+            consumer.resume([TopicPartition(*place) for place in self._held])
         self._forget_partitions()
         consumer.unassign()
 

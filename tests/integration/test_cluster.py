@@ -349,19 +349,17 @@ class TestPermissions:
 
         assert code == KafkaError.TOPIC_AUTHORIZATION_FAILED
 
-    def test_the_exchange_moves_a_batch_in_one_transaction(
-        self, bus: RunningBus, department: DepartmentFactory
-    ) -> None:
+    def test_the_exchange_moves_a_batch_in_one_transaction(self, soiled_bus: RunningBus) -> None:
         """Everything that a worker does in a transaction, with the worker's own credentials."""
-        stats, quzhou = department("stats"), department("quzhou")
+        stats, quzhou = soiled_bus.department("stats"), soiled_bus.department("quzhou")
         source, target = topics.captured(stats.name, "r"), topics.delivered(quzhou.name, "g")
         rejected = topics.dead_letter(stats.name, "r")
-        bus.cluster.ensure_topics(
+        soiled_bus.cluster.ensure_topics(
             [TopicSpec.compacted(name) for name in (source, target, topics.WORKERS, topics.PROGRESS)]
             + [TopicSpec.retained(name, retention_ms=-1) for name in (rejected, topics.DECISIONS)]
         )
         assert produce(stats.client(), source, b"change") is None
-        exchange = bus.exchange()
+        exchange = soiled_bus.exchange()
         consumer = Consumer(
             exchange.client(
                 group_id=topics.EXCHANGE_GROUP, auto_offset_reset="earliest", enable_auto_commit=False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from govbus.codec import frame
 from govbus.grant import GrantState
 from govbus_console.control import barrier
 from govbus_console.control.bus import Bus
+from support.broker import RunningBus
 from support.exchanges import World, eventually
 from support.policies import firm, rules
 
@@ -359,7 +361,14 @@ def test_at_least_once_loses_nothing_when_a_worker_is_killed(wide: World) -> Non
     eventually(lambda: len(seen()) == 6_000, seconds=60, what="every record")
 
 
-def test_junk_on_the_bus_s_own_topics_stops_no_worker(world: World) -> None:
+def test_junk_on_the_bus_s_own_topics_stops_neither_a_worker_nor_a_revocation(
+    soiled_bus: RunningBus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(World(soiled_bus.embedded, tmp_path)) as world:
+        _junk_stops_nothing(world, monkeypatch)
+
+
+def _junk_stops_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     published, _ = world.publish(world.new_grant())
     for topic in (topics.PROGRESS, topics.WORKERS, topics.GRANTS):
         for key, value in ((b"junk", b"junk"), (b"grant/x", b"\x00\x00\x00"), (b"\xff/0", b"\x00" * 9)):
@@ -370,6 +379,13 @@ def test_junk_on_the_bus_s_own_topics_stops_no_worker(world: World) -> None:
     world.worker()
 
     eventually(lambda: world.table(published.delivery_topic), what="a delivery all the same")
+    # Whoever left the junk may be a worker: it is shut out, waited for, and taken off the list.
+    monkeypatch.setattr(barrier, "LONGEST_LEASE_SECONDS", 1.5)
+    control = Bus.at(world.bus.broker_settings(), world.bus.endpoints.registry_url, world.bus.home)
+    _, offset = world.again(published, state=GrantState.REVOKED)
+    assert "junk" in barrier.wait(control, offset).fenced
+    assert "junk" not in barrier.wait(control, offset).fenced
+    control.registry.close()
 
 
 def test_a_worker_says_goodbye_when_it_is_asked_to_stop(world: World) -> None:

@@ -28,6 +28,9 @@ three ways:
    under its own transactional id, so that it fails if the worker has come back
    in the meantime, and the next revocation does not wait for it again.
 
+A report that cannot be read counts as that of a silent worker with the longest
+lease that can be configured.
+
 Typical time: the half second between two reports. Worst: the lease.
 
 What this rests on: a worker that starts does not deliver before its first
@@ -45,7 +48,8 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 
 from govbus import topics
-from govbus.errors import BrokerUnavailableError, BusError, FencedError
+from govbus.errors import BrokerUnavailableError, BusError, FencedError, RejectedRecordError
+from govbus.settings import LONGEST_LEASE_SECONDS
 from govbus_console.control.bus import Bus, naming
 
 _log = logging.getLogger(__name__)
@@ -175,8 +179,23 @@ def _take(message: Message | None, watch: _Watch, bus: Bus) -> None:
     if message.value() is None:
         watch.workers.pop(name, None)
         return
-    report: dict[str, Any] = bus.registry.decode(message.value())
     before = watch.workers.get(name)
+    try:
+        report: dict[str, Any] = bus.registry.decode(message.value())
+    except RejectedRecordError as error:
+        # Whoever wrote this may be a worker; all that is known of it is what every worker is bound by.
+        _log.error(  # noqa: TRY400 the place says enough
+            "a worker's report cannot be read", extra={"worker": name, "code": error.code}
+        )
+        if before is None:
+            watch.workers[name] = _Worker(
+                transactional_id=f"{topics.EXCHANGE_GROUP}.{name}",
+                lease_seconds=LONGEST_LEASE_SECONDS,
+                grants_offset=-1,
+                stopping=False,
+                heard_at=time.monotonic(),
+            )
+        return
     watch.workers[name] = _Worker(
         transactional_id=report["transactional_id"],
         lease_seconds=report["lease_seconds"],
