@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup demo test lint bench wheel clean
+.PHONY: help setup demo test lint bench chaos wheel clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ lint: setup  ## Check style, types and import rules
 
 bench: setup  ## Measure against peers, side by side in one run (ARGS="exchange --runs 3")
 	$(BIN)/python -m bench $(or $(ARGS),all)
+
+chaos: setup  ## Do harm at random to a real bus and judge every delivery (ARGS="--seed 7 --seconds 600")
+	PYTHONPATH=tests:. $(BIN)/python -m chaos $(ARGS)
 
 wheel: setup  ## Build the wheel
 	$(BIN)/python -m build --wheel --outdir dist .
