@@ -4,8 +4,9 @@ One thread makes every librdkafka call of the worker in sequence, so a rebalance
 can only happen while it polls, never between reading a batch and committing it.
 One turn of its loop:
 
-1. poll, which also serves rebalances; records read before one are dropped, because
-   their partitions begin again at their committed offsets;
+1. poll, which also serves rebalances; records that come in the same call as one are
+   dropped, and every partition begins again at its committed offset: some of them may
+   be of the new assignment, which has then moved past them;
 2. hold back partitions whose key sets are not loaded, and everything while the policy
    is not fresh;
 3. form slices, let the agent work them out under one policy;
@@ -269,6 +270,7 @@ class Intake:
         epoch = self._epoch
         messages = self._poll(0.0 if busy else _POLL_SECONDS)
         if epoch != self._epoch:
+            self._read_again(messages)
             messages = []
         if messages:
             self._live(messages)
@@ -331,6 +333,19 @@ class Intake:
                     raise problem
                 _log.warning("the broker reports a fault", extra={"code": error.name()})
         return good
+
+    def _read_again(self, dropped: list[Any]) -> None:
+        """Begin again where the partitions stand, if records were read in the same call as a rebalance.
+
+        The call goes on after the new assignment and may return its first records. To drop those alone
+        would lose them: the client's position is behind them already.
+        """
+        if dropped and self._cursors.places:
+            self._consumer.assign([self._begin_at(place) for place in self._cursors.places])
+
+    def _begin_at(self, place: Place) -> TopicPartition:
+        position = self._cursors.position(place)
+        return TopicPartition(*place, OFFSET_BEGINNING if position is None else position)
 
     # ---- rebalances: called inside _poll, in this thread ----
 

@@ -1,0 +1,131 @@
+"""The intake and rebalances: a record that comes beside one is neither used twice nor passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+
+from govbus.codec import Registry
+from govbus.settings import BrokerSettings, ExchangeSettings
+from govbus_processors.batch import Batch
+from govbus_processors.checkpoint import Checkpoints
+from govbus_processors.cursors import Cursor
+from govbus_processors.directory import Directory
+from govbus_processors.intake import Intake
+from govbus_processors.membership import Membership
+from govbus_processors.reader import Reader
+from govbus_processors.transaction import Guarantee
+from support.policies import SOURCE, Record, a_grant, a_policy, firm, published
+
+PLACE = (SOURCE, 0)
+GRANT = published(a_grant())
+
+
+class _ConsumerThatRebalances:
+    """Hands records over in the very call that serves a rebalance, as librdkafka does."""
+
+    def __init__(self, log: list[Record], committed: int) -> None:
+        self._log = log
+        self._committed = committed
+        self._position: int | None = None
+        self.rebalance: Callable[[], None] | None = None
+
+    def subscribe(self, _topics: list[str], **callbacks: Any) -> None:
+        partition = [TopicPartition(*PLACE)]
+        self.rebalance = lambda: callbacks["on_assign"](self, partition)
+
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return [TopicPartition(place.topic, place.partition, self._committed) for place in places]
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        (place,) = places
+        self._position = 0 if place.offset == OFFSET_BEGINNING else place.offset
+
+    def resume(self, places: list[TopicPartition]) -> None:
+        """Nothing is paused."""
+
+    def poll(self, seconds: float) -> Record | None:
+        waiting, self.rebalance = self.rebalance, None
+        if waiting is not None:
+            waiting()
+        if self._position is None:
+            return None
+        left = [record for record in self._log if record.offset() >= (self._position or 0)]
+        if not left:
+            return None
+        self._position = left[0].offset() + 1
+        return left[0]
+
+    def consume(self, limit: int, timeout: float) -> list[Record]:
+        found = []
+        while len(found) < limit and (record := self.poll(0)) is not None:
+            found.append(record)
+        return found
+
+    def consumer_group_metadata(self) -> object:
+        return object()
+
+    def get_watermark_offsets(self, place: TopicPartition, *, cached: bool) -> tuple[int, int]:
+        return 0, len(self._log)
+
+
+class _FreshDirectory:
+    lease_seconds = 5.0
+    failure = None
+    policy = a_policy(GRANT)
+
+    def fresh(self, *, since: float = 0.0) -> bool:
+        return True
+
+
+class _WillingGuarantee:
+    transactional_id = ""
+
+    def __getattr__(self, _step: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+@pytest.mark.parametrize("committed", [-1001, 0, 2])
+def test_records_that_come_in_the_same_call_as_a_rebalance_are_read_again(
+    committed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To drop them would lose them: the client stands behind them already."""
+    offered: list[list[int]] = []
+
+    def stop_here(batch: Batch) -> None:
+        offered.append([message.offset() for part in batch.slices for message in part.messages])
+        raise _SeenEnoughError
+
+    intake = Intake(
+        worker="w",
+        broker=BrokerSettings(),
+        registry=cast("Registry", None),
+        settings=ExchangeSettings(),
+        directory=cast("Directory", _FreshDirectory()),
+        membership=Membership(),
+        checkpoints=Checkpoints(tmp_path),
+        submit=stop_here,
+    )
+    live = {GRANT.grant.delivery_topic: Cursor(GRANT.grant.view, live=True, offset=0)}
+    monkeypatch.setattr(intake, "_read_stored_cursors", lambda: intake._stored.cursors.update({PLACE: live}))
+    monkeypatch.setattr(intake, "_report_if_due", lambda: None)
+    intake._consumer = _ConsumerThatRebalances([firm(n, f"{n}") for n in range(5)], committed)
+    intake._reader = cast("Reader", None)
+    intake._guarantee = cast("Guarantee", _WillingGuarantee())
+    intake._known_since = 0.0
+
+    intake._turn()
+    nothing_yet = list(offered)
+    with pytest.raises(_SeenEnoughError):
+        intake._turn()
+
+    assert nothing_yet == []
+    assert offered == [list(range(max(committed, 0), 5))]
+
+
+class _SeenEnoughError(Exception):
+    """The batch that the test waits for has been offered."""
