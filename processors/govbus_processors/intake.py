@@ -612,9 +612,12 @@ class Intake:
         lacking = False
         for route in policy.routes.get(place[0], ()):
             wanted = (route.topic, place[1])
-            if (
-                route.filtered
-                and route.resource.kind is ResourceKind.STATE
+            if not route.filtered:
+                # Of an earlier version with a filter; from the batch at hand on it would be out of date.
+                self._membership.set_aside(wanted)
+                self._loading.pop(wanted, None)
+            elif (
+                route.resource.kind is ResourceKind.STATE
                 and not self._membership.loaded(wanted)
                 and not route.ended
                 and route.first.grant.starts_at <= now

@@ -39,6 +39,15 @@ class Membership:
         self._suspended |= self._sets
         self._sets = {}
 
+    def set_aside(self, place: Place) -> None:
+        """Rely no longer on one key set: its view has no filter now, so what is delivered does not pass it.
+
+        When the view gets a filter again, the tail of the delivery topic is read and the set is whole.
+        """
+        keys = self._sets.pop(place, None)
+        if keys is not None:
+            self._suspended[place] = keys
+
     def suspended(self, place: Place) -> KeySet:
         """Return a key set to load; one that was relied on before has only its tail to read."""
         known = self._suspended.get(place)

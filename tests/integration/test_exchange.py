@@ -100,6 +100,29 @@ def test_an_amended_filter_takes_rows_away_and_gives_new_ones(world: World) -> N
     )
 
 
+def test_a_filter_that_comes_back_knows_what_was_delivered_while_there_was_none(world: World) -> None:
+    """Its key set is from before: rows that came and went unfiltered never passed it."""
+    published, _ = world.publish(world.new_grant(rows="city = '3308'"))
+    world.worker()
+    world.put("before", city="3308")
+    world.flush()
+    eventually(lambda: set(world.table(published.delivery_topic)) == {"before"}, what="the first row")
+    whole, _ = world.again(published, rows=None)
+    world.put("meanwhile", city="1100")
+    world.remove("before")
+    world.flush()
+    eventually(lambda: set(world.table(published.delivery_topic)) == {"meanwhile"}, what="the whole table")
+
+    world.again(whole, rows="city = '3308'")
+
+    eventually(lambda: world.table(published.delivery_topic) == {}, seconds=20, what="the row left the view")
+    world.remove("meanwhile")
+    world.put("after")
+    world.flush()
+    eventually(lambda: "after" in world.table(published.delivery_topic), what="the row after it")
+    assert [row for code, row in world.rows(published.delivery_topic) if code == "meanwhile"][1:] == [None]
+
+
 def test_a_narrowed_field_list_rewrites_the_rows_that_were_delivered(world: World) -> None:
     published, _ = world.publish(world.new_grant(fields=rules("code", "name", "city")))
     world.worker()

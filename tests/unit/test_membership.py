@@ -94,3 +94,19 @@ def test_key_sets_of_partitions_that_others_serve_are_freed() -> None:
 
     assert membership.suspended(("t", 0)).position == 0
     assert membership.suspended(("t", 1)).position == 9
+
+
+def test_a_key_set_that_was_set_aside_is_not_relied_on_until_its_tail_was_read() -> None:
+    """Its view had no filter for a while, and what was delivered meanwhile did not pass the set."""
+    membership = Membership()
+    for partition in (0, 1):
+        keys = KeySet()
+        keys.position = 40
+        membership.install(("t", partition), keys)
+
+    membership.set_aside(("t", 0))
+    membership.set_aside(("never", 0))
+
+    assert not membership.loaded(("t", 0))
+    assert membership.suspended(("t", 0)).position == 40
+    assert membership.loaded(("t", 1))
