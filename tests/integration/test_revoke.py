@@ -118,9 +118,9 @@ def test_a_worker_that_reports_the_offset_lets_the_barrier_pass(control: Control
     assert passed.seconds >= 0.9
 
 
-def test_a_worker_behind_is_waited_for_as_long_as_it_reports(control: ControlSide) -> None:
+def test_a_worker_behind_is_waited_for_while_it_reports_and_its_lease_runs(control: ControlSide) -> None:
     """It may be in the middle of a batch that it decided before the revocation."""
-    worker = PretendedWorker(control, grants_offset=9, lease=1.0)
+    worker = PretendedWorker(control, grants_offset=9, lease=10.0)
     worker.start()
     passed: list[barrier.Passed] = []
     waiting = threading.Thread(target=lambda: passed.append(barrier.wait(control.bus, 10, silent_seconds=5)))
@@ -134,6 +134,33 @@ def test_a_worker_behind_is_waited_for_as_long_as_it_reports(control: ControlSid
     worker.leave()
     assert too_early == []
     assert passed[0].confirmed == (worker.name,)
+
+
+def test_a_worker_that_reports_and_stays_behind_does_not_hold_up_the_barrier(control: ControlSide) -> None:
+    """It cannot read the policy on; whatever it still has open when its lease is over is aborted."""
+    worker = PretendedWorker(control, grants_offset=9, lease=LEASE)
+    worker.report()
+    stop = threading.Event()
+    refused: list[KafkaException] = []
+
+    def go_on_reporting() -> None:
+        while not stop.wait(0.1):
+            try:
+                worker.report()
+            except KafkaException as error:
+                refused.append(error)
+                return
+
+    reporting = threading.Thread(target=go_on_reporting)
+    reporting.start()
+
+    passed = barrier.wait(control.bus, 10, silent_seconds=1.0)
+
+    reporting.join(10)
+    stop.set()
+    assert passed.fenced == (worker.name,)
+    assert LEASE <= passed.seconds < LEASE + 5
+    assert "fenced" in str(refused[0])
 
 
 def test_a_silent_worker_is_fenced_and_its_lease_waited_for(control: ControlSide) -> None:

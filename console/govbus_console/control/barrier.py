@@ -22,7 +22,9 @@ three ways:
    that moment knows of the revocation, and one that confirmed it before delivers
    nothing once the lease is over. This also holds under at-least-once, where
    there is no transaction to abort, except for a write that the worker had
-   already handed to its Kafka client.
+   already handed to its Kafka client. A worker that goes on reporting, but stays
+   behind for longer than its lease (it cannot read the policy on, say, because
+   the registry is away), is fenced then, so that it does not hold up the wait.
 3. **It is gone.** Its last report says that it is stopping, or it has been fenced
    and its lease is over. The latter is then taken off the topic, in a transaction
    under its own transactional id, so that it fails if the worker has come back
@@ -130,7 +132,7 @@ def wait(bus: Bus, offset: int, *, silent_seconds: float = SILENT_SECONDS) -> Pa
             _take(consumer.poll(_POLL_SECONDS), watch, bus)
             for name in left:
                 worker = watch.workers.get(name)
-                if worker is not None and time.monotonic() - worker.heard_at > silent_seconds:
+                if worker is not None and _is_waited_for_no_longer(worker, watch, silent_seconds):
                     _fence(name, worker, bus)
     finally:
         consumer.close()
@@ -151,6 +153,16 @@ def _past(worker: _Worker, watch: _Watch) -> bool:
     if worker.stopping or worker.grants_offset >= watch.offset:
         return True
     return worker.fenced and time.monotonic() >= watch.began + worker.lease_seconds
+
+
+def _is_waited_for_no_longer(worker: _Worker, watch: _Watch, silent_seconds: float) -> bool:
+    """Whether a worker has said nothing for too long, or nothing that helps.
+
+    One that has just finished what it decided before the lease was over still
+    gets the time to say so.
+    """
+    now = time.monotonic()
+    return now - worker.heard_at > silent_seconds or now - watch.began > worker.lease_seconds + silent_seconds
 
 
 def _read_to_the_end(consumer: Consumer, watch: _Watch, bus: Bus) -> None:
