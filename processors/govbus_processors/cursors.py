@@ -51,6 +51,8 @@ class Cursors:
         self._cursors: dict[Key, Cursor] = {}
         self._staged: dict[Key, Cursor | None] = {}
         self._positions: dict[Place, int | None] = {}
+        self._fed: dict[Place, set[str]] = {}
+        """The delivery topics that have, or had, a cursor in a source partition."""
 
     def assign(self, place: Place, position: int | None, stored: Mapping[str, Cursor]) -> None:
         """Begin to serve a source partition.
@@ -62,6 +64,7 @@ class Cursors:
             stored: the cursors from ``govbus.progress``, by delivery topic.
         """
         self._positions[place] = position
+        self._fed[place] = set(stored)
         for topic, cursor in stored.items():
             self._cursors[topic, place[1]] = cursor
 
@@ -70,6 +73,7 @@ class Cursors:
         self._cursors.clear()
         self._staged.clear()
         self._positions.clear()
+        self._fed.clear()
 
     @property
     def places(self) -> list[Place]:
@@ -80,6 +84,10 @@ class Cursors:
         """The next source offset of the live stream; None while nothing was ever read."""
         return self._positions[place]
 
+    def source_of(self, key: Key) -> str | None:
+        """The captured topic that a cursor counts the offsets of; None for a cursor that is not here."""
+        return next((p[0] for p, fed in self._fed.items() if p[1] == key[1] and key[0] in fed), None)
+
     def live_slice(
         self, place: Place, messages: list[Any], *, policy: Policy, now: datetime, fresh: bool
     ) -> Slice:
@@ -89,18 +97,26 @@ class Cursors:
         start = messages[0].offset() if position is None else position
         taking_part: list[Route] = []
         refused: list[tuple[Route, str]] = []
+        gone = set(self._fed[place])
         for route in policy.routes.get(topic, ()):
             key = (route.topic, partition)
+            gone.discard(route.topic)
             cursor = self._cursors.get(key)
             decision = route.decide(now=now, fresh=fresh)
             if decision.effect is Effect.PERMIT:
                 if cursor is None and position is None:
-                    self._staged[key] = cursor = Cursor(route.first.view, live=True, offset=start)
+                    self._stage(place, route, cursor := Cursor(route.first.view, live=True, offset=start))
                 if cursor is not None and cursor.live and cursor.view == route.first.view:
                     taking_part.append(route)
             else:
                 refused.append((route, decision.reason.value))
-                self._stand_still(key, route, cursor, start)
+                self._stand_still(place, route, cursor, start)
+        for name in gone:
+            # A grant that this worker cannot read has no route here, and may have one again later:
+            # what passes by now it must then still get.
+            cursor = self._cursors.get((name, partition))
+            if cursor is not None and cursor.live:
+                self._staged[name, partition] = replace(cursor, live=False, offset=start)
         return Slice(
             place=place,
             start=start,
@@ -109,15 +125,19 @@ class Cursors:
             refused=tuple(refused),
         )
 
-    def _stand_still(self, key: Key, route: Route, cursor: Cursor | None, position: int) -> None:
+    def _stand_still(self, place: Place, route: Route, cursor: Cursor | None, position: int) -> None:
         if cursor is None:
             if not route.ended:
                 # It may come into force later and must then begin with what passes by now.
-                self._staged[key] = Cursor(route.first.view, live=False, offset=0)
+                self._stage(place, route, Cursor(route.first.view, live=False, offset=0))
         elif route.ended:
-            self._staged[key] = None
+            self._stage(place, route, None)
         elif cursor.live:
-            self._staged[key] = replace(cursor, live=False, offset=position)
+            self._stage(place, route, replace(cursor, live=False, offset=position))
+
+    def _stage(self, place: Place, route: Route, cursor: Cursor | None) -> None:
+        self._staged[route.topic, place[1]] = cursor
+        self._fed[place].add(route.topic)
 
     def behind(
         self, policy: Policy, *, now: datetime, fresh: bool
@@ -147,7 +167,7 @@ class Cursors:
     def caught_up_to(self, place: Place, routes: Iterable[Route], offset: int, *, live: bool) -> None:
         """Stage that routes were brought to an offset of a source partition."""
         for route in routes:
-            self._staged[route.topic, place[1]] = Cursor(route.first.view, live=live, offset=offset)
+            self._stage(place, route, Cursor(route.first.view, live=live, offset=offset))
 
     def staged(self) -> Mapping[Key, Cursor | None]:
         """What the transaction has to store; None removes a cursor."""

@@ -531,14 +531,14 @@ class Intake:
         for (delivery_topic, partition), cursor in self._cursors.staged().items():
             key = f"{delivery_topic}/{partition}".encode()
             route = by_topic.get(delivery_topic)
-            if cursor is None or route is None:
+            source = self._cursors.source_of((delivery_topic, partition))
+            if cursor is None or source is None:
                 yield Output(key, None, 0)
                 continue
-            source = topics.captured(route.resource.owner, route.resource.name)
             record = {
                 "route": delivery_topic,
                 "view": cursor.view,
-                "version": route.first.grant.version,
+                "version": 0 if route is None else route.first.grant.version,
                 "topic": source,
                 "partition": partition,
                 "next_offset": cursor.offset,

@@ -12,7 +12,7 @@ import pytest
 
 from govbus import topics
 from govbus.codec import frame
-from govbus.grant import GrantState
+from govbus.grant import GrantState, grant_key
 from govbus_console.control import barrier
 from govbus_console.control.bus import Bus
 from support.broker import RunningBus
@@ -155,6 +155,30 @@ def test_a_suspended_grant_gets_nothing_and_a_resumed_one_everything_it_missed(w
 
     world.again(suspended, state=GrantState.ACTIVE)
     eventually(lambda: set(world.table(published.delivery_topic)) == {"B"}, what="what was missed")
+
+
+def test_a_grant_that_cannot_be_read_gets_nothing_and_everything_once_it_can(world: World) -> None:
+    """A version that this worker does not understand, say, because it is older than who wrote it."""
+    published, _ = world.publish(world.new_grant())
+    worker = world.worker()
+    world.put("A")
+    world.flush()
+    eventually(lambda: world.table(published.delivery_topic), what="the first row")
+
+    offset = world.say(grant_key(published.grant.id), b"not a grant")
+    eventually(lambda: world.reported_offset(worker) >= offset, what="the unreadable version applied")
+    world.put("B")
+    world.flush()
+    other, _ = world.publish(world.new_grant("other"))
+    eventually(lambda: set(world.table(other.delivery_topic)) == {"A", "B"}, what="B passed by")
+    without = [code for code, _ in world.rows(published.delivery_topic)]
+    worker.kill()
+    world.again(published)
+    world.worker()
+
+    eventually(lambda: "B" in world.table(published.delivery_topic), what="what it missed")
+    assert without == ["A"]
+    assert [code for code, _ in world.rows(published.delivery_topic)] == ["A", "B"]
 
 
 def test_after_the_barrier_nothing_is_delivered_under_a_revoked_grant(world: World) -> None:

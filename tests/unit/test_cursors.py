@@ -100,6 +100,22 @@ def test_a_suspended_grant_stands_still_and_catches_up_from_there(cursors) -> No
     assert [at for _, at, _ in cursors.behind(a_policy(active), now=NOON, fresh=True)] == [500]
 
 
+def test_a_grant_that_cannot_be_read_for_a_while_gets_what_passed_meanwhile(cursors) -> None:
+    """It has no route then, so nothing but its cursor says that the partition moved on without it."""
+    known = published(a_grant())
+    stored = {known.grant.delivery_topic: Cursor(known.grant.view, live=True, offset=0)}
+    cursors.assign(PLACE, 500, stored)
+
+    part = live(cursors, a_policy(), 500)
+    source = cursors.source_of((known.grant.delivery_topic, 0))
+    cursors.commit({PLACE: 600})
+
+    assert part.routes == ()
+    assert source == SOURCE
+    assert live(cursors, a_policy(known), 600).routes == ()
+    assert [at for _, at, _ in cursors.behind(a_policy(known), now=NOON, fresh=True)] == [500]
+
+
 def test_a_revoked_grant_loses_its_cursor(cursors) -> None:
     active = published(a_grant())
     revoked = published(a_grant(version=2, state=GrantState.REVOKED))
