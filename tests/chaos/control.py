@@ -172,6 +172,13 @@ class Control:
         offset = self._end(held, GrantState.SUSPENDED)
         self._pass(held, offset, closed=True)
 
+    def spoil(self, held: Held) -> None:
+        """Publish what no worker can read as a grant; it is suspended by that, and the model calls it so."""
+        held.agreement.open = False
+        held.state = GrantState.SUSPENDED
+        offset = held.owner.say(grant_key(held.published[0].grant.id), b"from a version to come")
+        self._pass(held, offset, closed=True)
+
     def resume(self, held: Held) -> None:
         """Let deliveries go on, once it is noted that there were none."""
         held.agreement.barriers[-1].reopened.extend(self.readable(held.agreement))

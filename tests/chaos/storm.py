@@ -136,6 +136,9 @@ class Storm:
         if active:
             paused = dice.choice(active)
             faults.append((2, "grant suspended", self._with_registry(lambda: control.suspend(paused))))
+        if ending:
+            spoilt = dice.choice(ending)
+            faults.append((1, "grant unreadable", lambda: control.spoil(spoilt)))
         if suspended:
             resumed = dice.choice(suspended)
             faults.append((4, "grant resumed", self._with_registry(lambda: control.resume(resumed))))
@@ -143,6 +146,9 @@ class Storm:
             ended = dice.choice(ending)
             faults.append((2, "grant revoked", self._with_registry(lambda: control.revoke(ended))))
             faults.append((2, "grant revoked, worker frozen", lambda: self._revoke_from_the_frozen(ended)))
+            faults.append(
+                (1, "grant revoked, registry killed", lambda: self._revoke_and_kill_registry(ended))
+            )
         return faults
 
     def _new_grant(self) -> None:
@@ -201,6 +207,11 @@ class Storm:
         self._bring_registry()
         held.owner.before_saying = self._registry
         self.control.amend(held)
+
+    def _revoke_and_kill_registry(self, held: Held) -> None:
+        self._bring_registry()
+        held.owner.before_saying = self._registry
+        self.control.revoke(held)
 
     def _revoke_from_the_frozen(self, held: Held) -> None:
         self._bring_registry()
