@@ -79,7 +79,7 @@ class Subscriber:
         stream = io.BytesIO(data[_HEADER:])
         record = fastavro.schemaless_reader(stream, parsed, None)
         assert not stream.read(), "bytes after the end of a record"
-        return record, raw.get("govbus", {})  # type: ignore[return-value]
+        return record, raw.get("govbus", {})
 
     def _schema(self, schema_id: int) -> Any:
         known = self._schemas.get(schema_id)

@@ -77,7 +77,7 @@ class Run:
         # A stream of its own: how many records fit between two faults must not change what follows.
         self._traffic = Traffic(random.Random(seed + 1), self._owners, rate=rate)
         stack.callback(self._traffic.close)
-        self._storm = Storm(dice, here, self._owners, self._control, self._traffic)
+        self._storm = Storm(random.Random(seed), dice, here, self._owners, self._control, self._traffic)
         stack.callback(self._storm.close)
         self._storm.begin()
 

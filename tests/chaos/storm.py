@@ -44,6 +44,9 @@ class _Worker:
 class Storm:
     """Does harm, and keeps the workers running as a supervisor would."""
 
+    plan: random.Random
+    """Draws what each fault is drawn with: what one finds must not change what the next one is."""
+
     dice: random.Random
     ground: Ground
     owners: list[Owner]
@@ -67,6 +70,7 @@ class Storm:
         """Do faults, one after the other, for so long."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
+            self.dice.seed(self.plan.getrandbits(64))
             self._wait(self.dice.uniform(0.2, 1.8))
             name, fault = self._choose()
             _log.info("%6.1f s left: %s", until - time.monotonic(), name)
@@ -103,6 +107,7 @@ class Storm:
     # ---- the faults ----
 
     def _choose(self) -> tuple[str, Callable[[], None]]:
+        """Draw a fault: one that has not been yet while there are such, then by weight."""
         faults: list[tuple[int, str, Callable[[], None]]] = [
             (5, "worker killed", self._kill),
             (3, "worker frozen for a moment", lambda: self._freeze(0.2, 3.0)),
@@ -116,8 +121,9 @@ class Storm:
             (2, "burst of records", lambda: self.traffic.burst(self.dice.randrange(500, 3_000))),
         ]
         faults += self._grant_faults()
-        weights, names, actions = zip(*faults, strict=True)
-        (at,) = self.dice.choices(range(len(faults)), weights=weights)
+        new = [fault for fault in faults if not self.faults[fault[1]]]
+        weights, names, actions = zip(*(new or faults), strict=True)
+        (at,) = self.dice.choices(range(len(names)), weights=weights)
         return names[at], actions[at]
 
     def _grant_faults(self) -> list[tuple[int, str, Callable[[], None]]]:
