@@ -25,7 +25,7 @@ from govbus_console.embedded.bus import EmbeddedBus
 from support.exchanges import World
 from support.policies import rules
 
-_ASK_SECONDS = 30.0
+_ASK_SECONDS = 60.0
 _SAY_SECONDS = 180.0
 
 
@@ -226,7 +226,8 @@ class Control:
         )
 
     def _pass(self, held: Held, offset: int, *, closed: bool) -> None:
-        passed = barrier.wait(self._bus, offset)
+        # Safe to repeat: a broker that has just come back may not answer everything at once.
+        passed = patiently(lambda: barrier.wait(self._bus, offset))
         self.fenced += len(passed.fenced)
         self.slowest = max(self.slowest, passed.seconds)
         held.agreement.barriers.append(
@@ -263,7 +264,7 @@ def patiently(ask: Callable[[], Any]) -> Any:
     while True:
         try:
             return ask()
-        except KafkaException:
+        except (KafkaException, BrokerUnavailableError):
             if time.monotonic() > until:
                 raise
             time.sleep(0.2)
