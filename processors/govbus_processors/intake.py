@@ -355,6 +355,10 @@ class Intake:
         try:
             # Waits until no transaction of the partitions' former owner is open (KIP-447).
             committed = consumer.committed(partitions, timeout=_ASK_SECONDS) if partitions else []
+            for place in committed:
+                if place.error is not None:
+                    # Not the same as "nothing was ever committed", which begins at the first record.
+                    raise broker_error(place.error)
             self._read_stored_cursors()
         except (KafkaException, RetriableError):
             # Without knowing where to begin, begin nowhere; leaving makes the group deal again.

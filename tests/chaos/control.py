@@ -15,6 +15,7 @@ from chaos.model import Agreement, Barrier, Field, Source, Version, View, keep, 
 from chaos.views import EVERY_ROW, some_view
 from govbus import topics
 from govbus.codec import encode
+from govbus.errors import BrokerUnavailableError
 from govbus.grant import GrantState, PublishedGrant, grant_key, grant_to_record
 from govbus.policy import view_id
 from govbus.view import view_schema

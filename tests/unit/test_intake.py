@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 
 from govbus.codec import Registry
 from govbus.settings import BrokerSettings, ExchangeSettings
@@ -28,22 +29,33 @@ GRANT = published(a_grant())
 class _ConsumerThatRebalances:
     """Hands records over in the very call that serves a rebalance, as librdkafka does."""
 
-    def __init__(self, log: list[Record], committed: int) -> None:
+    def __init__(self, log: list[Record], committed: int, error: KafkaError | None = None) -> None:
         self._log = log
         self._committed = committed
+        self._error = error
         self._position: int | None = None
         self.rebalance: Callable[[], None] | None = None
+        self.left = False
 
     def subscribe(self, _topics: list[str], **callbacks: Any) -> None:
         partition = [TopicPartition(*PLACE)]
         self.rebalance = lambda: callbacks["on_assign"](self, partition)
 
-    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
-        return [TopicPartition(place.topic, place.partition, self._committed) for place in places]
+    def unsubscribe(self) -> None:
+        self.left = True
 
-    def assign(self, places: list[TopicPartition]) -> None:
-        (place,) = places
-        self._position = 0 if place.offset == OFFSET_BEGINNING else place.offset
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[Any]:
+        return [
+            SimpleNamespace(
+                topic=place.topic, partition=place.partition, offset=self._committed, error=self._error
+            )
+            for place in places
+        ]
+
+    def assign(self, places: list[Any]) -> None:
+        self._position = None
+        for place in places:
+            self._position = 0 if place.offset == OFFSET_BEGINNING else place.offset
 
     def resume(self, places: list[TopicPartition]) -> None:
         """Nothing is paused."""
@@ -95,6 +107,41 @@ def test_records_that_come_in_the_same_call_as_a_rebalance_are_read_again(
 ) -> None:
     """To drop them would lose them: the client stands behind them already."""
     offered: list[list[int]] = []
+    consumer = _ConsumerThatRebalances([firm(n, f"{n}") for n in range(5)], committed)
+    intake = an_intake(consumer, offered, tmp_path, monkeypatch)
+
+    intake._turn()
+    nothing_yet = list(offered)
+    with pytest.raises(_SeenEnoughError):
+        intake._turn()
+
+    assert nothing_yet == []
+    assert offered == [list(range(max(committed, 0), 5))]
+
+
+def test_an_offset_that_cannot_be_read_is_not_taken_for_one_that_was_never_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first record on everything would be delivered again."""
+    offered: list[list[int]] = []
+    error = KafkaError(KafkaError.UNSTABLE_OFFSET_COMMIT)
+    consumer = _ConsumerThatRebalances([firm(0, "0")], committed=-1001, error=error)
+    intake = an_intake(consumer, offered, tmp_path, monkeypatch)
+
+    intake._turn()
+
+    assert consumer.left
+    assert offered == []
+    assert intake._cursors.places == []
+
+
+def an_intake(
+    consumer: _ConsumerThatRebalances,
+    offered: list[list[int]],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Intake:
+    """An intake that does not get further than to offer a batch, whose offsets are noted."""
 
     def stop_here(batch: Batch) -> None:
         offered.append([message.offset() for part in batch.slices for message in part.messages])
@@ -107,24 +154,17 @@ def test_records_that_come_in_the_same_call_as_a_rebalance_are_read_again(
         settings=ExchangeSettings(),
         directory=cast("Directory", _FreshDirectory()),
         membership=Membership(),
-        checkpoints=Checkpoints(tmp_path),
+        checkpoints=Checkpoints(folder),
         submit=stop_here,
     )
     live = {GRANT.grant.delivery_topic: Cursor(GRANT.grant.view, live=True, offset=0)}
     monkeypatch.setattr(intake, "_read_stored_cursors", lambda: intake._stored.cursors.update({PLACE: live}))
     monkeypatch.setattr(intake, "_report_if_due", lambda: None)
-    intake._consumer = _ConsumerThatRebalances([firm(n, f"{n}") for n in range(5)], committed)
+    intake._consumer = consumer
     intake._reader = cast("Reader", None)
     intake._guarantee = cast("Guarantee", _WillingGuarantee())
     intake._known_since = 0.0
-
-    intake._turn()
-    nothing_yet = list(offered)
-    with pytest.raises(_SeenEnoughError):
-        intake._turn()
-
-    assert nothing_yet == []
-    assert offered == [list(range(max(committed, 0), 5))]
+    return intake
 
 
 class _SeenEnoughError(Exception):
