@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from chaos.model import Agreement, Barrier, Field, Source, Version, View, keep, pseudonym
 from chaos.views import EVERY_ROW, some_view
@@ -35,6 +35,9 @@ class Owner(World):
 
     def __init__(self, bus: EmbeddedBus, folder: Path, *, partitions: int, kind: str = "state") -> None:
         super().__init__(bus, folder, partitions=partitions, kind=kind)
+        self._producer = Producer(
+            bus.broker_settings().client(enable_idempotence=True, linger_ms=5) | {"log_level": 0}
+        )
         self.records = Source(partitions, event=kind == "event")
         self.before_saying: Callable[[], None] | None = None
         """Called once, between the registration of a grant version's schema and its publication."""
@@ -98,6 +101,8 @@ class Control:
 
         first = self._owners[0]
         self._bus = Bus.at(first.bus.broker_settings(), first.bus.endpoints.registry_url, first.bus.home)
+        # Known from here on, so that a barrier can be waited for while the registry is away.
+        self._bus.registry.latest(f"{topics.WORKERS}-value")
 
     def close(self) -> None:
         """Let go of the registry."""
@@ -245,6 +250,7 @@ class Control:
             self._bus.broker.client(
                 group_id="chaos-watermarks", enable_auto_commit=False, isolation_level="read_committed"
             )
+            | {"log_level": 0}
         )
         try:
             return [

@@ -27,6 +27,7 @@ class Subscriber:
             "isolation.level": "read_committed",
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
+            "log_level": 0,
         }
         self._registry_url = registry_url
         self._schemas: dict[int, Any] = {}
