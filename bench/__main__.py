@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from bench import fanout, growth, latency, revoke
+from bench import fanout, growth, latency, parts, revoke
 from bench.exchange import exchange
 from bench.ground import ground
 from bench.lineup import Peer, peers
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("bench").setLevel(logging.INFO)
     questions: dict[str, Callable[[argparse.Namespace], _Answer]] = {
+        "parts": _parts,
         "exchange": _exchange,
         "fanout": _fanout,
         "latency": _latency,
@@ -57,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("question", choices=["exchange", "fanout", "latency", "revoke", "growth", "all"])
+    parser.add_argument(
+        "question", choices=["parts", "exchange", "fanout", "latency", "revoke", "growth", "all"]
+    )
     parser.add_argument("--records", type=_count, default=1_000_000, help="of the exchange's input")
     parser.add_argument("--runs", type=_count, default=3, help="interleaved rounds; the median is reported")
     parser.add_argument("--only", type=_names, default=(), help="peers of the exchange, joined by commas")
@@ -80,6 +83,11 @@ def _names(text: str) -> tuple[str, ...]:
     if unknown:
         raise argparse.ArgumentTypeError(f"no peer {unknown[0]!r}; there are {', '.join(known)}")
     return names
+
+
+def _parts(_wanted: argparse.Namespace) -> _Answer:
+    found = parts.parts()
+    return {"parts": found}, align(parts.table(found))
 
 
 def _exchange(wanted: argparse.Namespace) -> _Answer:

@@ -112,7 +112,7 @@ class ExactlyOnce:
 
     def put(self, topic: str, records: Iterable[Output]) -> None:
         """Queue records; librdkafka sends them while the next ones are queued."""
-        _put(self._get(), topic, records)
+        put(self._get(), topic, records)
 
     def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:
         """Send the offsets into the transaction and commit it."""
@@ -174,7 +174,7 @@ class AtLeastOnce:
         """Queue records for sending."""
         if self._producer is None:
             raise FatalError("the producer is not open")
-        _put(self._producer, topic, records)
+        put(self._producer, topic, records)
 
     def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:  # noqa: ARG002 - same call
         """Wait for every acknowledgement, then commit the offsets."""
@@ -202,7 +202,7 @@ class AtLeastOnce:
             self._failed = error
 
 
-def _put(producer: Producer, topic: str, records: Iterable[Output]) -> None:
+def put(producer: Producer, topic: str, records: Iterable[Output]) -> None:
     """Queue all records, waiting for room where librdkafka's queue is full."""
     # Not produce_batch: it cannot set a timestamp, and ours is the commit time at the source.
     # By position, with None for two callbacks: naming the timestamp costs half as much again.
