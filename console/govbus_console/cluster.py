@@ -324,7 +324,7 @@ class Cluster:
         if missing:
             with _naming("add permissions"):
                 for answer in self._admin.create_acls(
-                    [_binding(acl) for acl in sorted(missing)], request_timeout=self._timeout
+                    [AclBinding(*_pattern(acl)) for acl in sorted(missing)], request_timeout=self._timeout
                 ).values():
                     self._result(answer)
             principals = {acl.principal for acl in missing}
@@ -339,7 +339,7 @@ class Cluster:
         if found:
             with _naming("take away permissions"):
                 for answer in self._admin.delete_acls(
-                    [_exactly(acl) for acl in sorted(found)], request_timeout=self._timeout
+                    [AclBindingFilter(*_pattern(acl)) for acl in sorted(found)], request_timeout=self._timeout
                 ).values():
                     self._result(answer)
             self._until(lambda: not found & self._acls_of_all(principals), "permissions to be gone")
@@ -547,20 +547,8 @@ def _dotted(config: Mapping[str, str]) -> dict[str, str]:
     return {name.replace("_", "."): value for name, value in config.items()}
 
 
-def _binding(acl: Acl) -> AclBinding:
-    return AclBinding(
-        _KINDS[acl.kind],
-        acl.name,
-        ResourcePatternType.PREFIXED if acl.prefixed else ResourcePatternType.LITERAL,
-        f"User:{acl.principal}",
-        "*",
-        _OPERATIONS[acl.operation],
-        AclPermissionType.ALLOW,
-    )
-
-
-def _exactly(acl: Acl) -> AclBindingFilter:
-    return AclBindingFilter(
+def _pattern(acl: Acl) -> tuple[Any, ...]:
+    return (
         _KINDS[acl.kind],
         acl.name,
         ResourcePatternType.PREFIXED if acl.prefixed else ResourcePatternType.LITERAL,
