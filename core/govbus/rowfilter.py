@@ -28,14 +28,14 @@ made from the checked tree alone, with literals bound as constants.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from govbus.filtercode import Matcher, compile_tree
 from govbus.filterreader import read_filter
 from govbus.filtersql import push_down
-from govbus.filtertree import Node, columns_of, text_of
+from govbus.filtertree import AllOf, Node, columns_of, text_of
 
 __all__ = ["Matcher", "RowFilter", "parse_filter"]
 
@@ -55,6 +55,17 @@ class RowFilter:
     def compile(self) -> Matcher:
         """Make the function that decides one row; pure, and safe to call from any thread."""
         return compile_tree(self._tree, self.fields)
+
+    def not_true(self, values: Sequence[Any]) -> tuple[str, ...]:
+        """Say which of the conditions joined by AND keep a row out, as they stand in the filter.
+
+        Args:
+            values: those of ``fields``, in that order.
+
+        Whether a condition is false or unknown is not told apart: that would tell which value is null.
+        """
+        parts = self._tree.parts if isinstance(self._tree, AllOf) else (self._tree,)
+        return tuple(text_of(part) for part in parts if compile_tree(part, self.fields)(*values) is not True)
 
     def sql(self, dialect: str) -> str:
         """Write the filter for a source's database, to be pushed down into its query.

@@ -70,7 +70,7 @@ def test_the_command_line_has_what_the_manual_names() -> None:
 
     assert names == {
         "up", "down", "demo", "apply", "plan", "status", "doctor", "capture", "exchange", "land",
-        "revoke", "suspend", "resume", "tail",
+        "revoke", "suspend", "resume", "tail", "explain", "who-received",
     }  # fmt: skip
 
 

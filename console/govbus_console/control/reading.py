@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from datetime import datetime
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from govbus.errors import BrokerUnavailableError, RefusedError
 from govbus.settings import BrokerSettings
@@ -18,11 +19,18 @@ _POLL_SECONDS = 0.2
 
 
 def last_records(
-    broker: BrokerSettings, topic: str, count: int | None, *, follow: bool = False
-) -> Iterator[Message]:
+    broker: BrokerSettings,
+    topic: str,
+    count: int | None,
+    *,
+    follow: bool = False,
+    partition: int | None = None,
+    since: datetime | None = None,
+) -> Generator[Message, None, None]:
     """Give the last ``count`` committed offsets' records of each partition, or all of them (None).
 
-    With ``follow`` it goes on with what arrives, without end.
+    With ``follow`` it goes on with what arrives, without end; with ``partition`` it reads that one alone;
+    with ``since`` it begins at the first record that has this timestamp or a later one.
 
     Raises:
         RefusedError: there is no such topic, for this user.
@@ -32,6 +40,10 @@ def last_records(
     consumer = _reader(broker)
     try:
         starts = _starts(consumer, topic, count)
+        if partition is not None:
+            starts = {number: start for number, start in starts.items() if number == partition}
+        if since is not None:
+            starts = _starts_at(consumer, topic, starts, since)
         consumer.assign([TopicPartition(topic, number, start) for number, start in starts.items()])
         unread = set(starts)
         heard = time.monotonic()
@@ -97,3 +109,12 @@ def _starts(consumer: Consumer, topic: str, count: int | None) -> dict[int, int]
             )
             starts[number] = low if count is None else max(low, high - count)
     return starts
+
+
+def _starts_at(consumer: Consumer, topic: str, starts: Mapping[int, int], since: datetime) -> dict[int, int]:
+    moment = max(0, round(since.timestamp() * 1000))
+    places = [TopicPartition(topic, number, moment) for number in starts]
+    with naming(f"look up {topic}"):
+        found = consumer.offsets_for_times(places, timeout=_ASK_SECONDS)
+    # A negative offset means the end: nothing is as late as that.
+    return {place.partition: place.offset if place.offset >= 0 else OFFSET_END for place in found}
