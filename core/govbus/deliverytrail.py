@@ -119,7 +119,7 @@ def follow(
 
 
 def find_delivery(c: Circumstances, row: RowVersion, trail: Trail) -> Delivered | None:
-    """Find the record that delivers this version: of the same change, and under this agreement if there is one."""
+    """Find the delivery of this version: of the same change, under this agreement if possible."""
     same = [one for one in trail.found if one.changed_at == row.changed_at]
     if c.granted is not None:
         agreed = [one for one in same if one.schema_id == c.granted.published.value_schema_id]

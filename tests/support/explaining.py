@@ -72,7 +72,13 @@ def delivered(offset: int, *, schema_id: int | None = 200, changed_at: datetime 
 
 def a_trail(*found: Delivered, **changes: Any) -> Trail:
     """What was found in tax's delivery topic."""
-    given: dict[str, Any] = {"topic": TOPIC, "there": True, "key_known": True, "found": found, "exchanged_to": 99}
+    given: dict[str, Any] = {
+        "topic": TOPIC,
+        "there": True,
+        "key_known": True,
+        "found": found,
+        "exchanged_to": 99,
+    }
     return Trail(**given | changes)
 
 
