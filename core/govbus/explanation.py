@@ -517,8 +517,6 @@ def _matched(c: Circumstances, walker: Walker, view: CompiledView) -> Gate:
         return stopped(name, "not true: " + "; ".join(rows.not_true(values)))
     except ViewError as error:
         return stopped(name, f"dead-lettered in the grant's name: {error.detail}")
-    except Exception:  # Whatever it was, it may quote the row.
-        return stopped(name, f"not true: {text}")
 
 
 # -- the parts of all of these ------------------------------------------------------------------------
