@@ -165,6 +165,16 @@ def test_a_new_grant_begins_with_the_row_as_it_stands() -> None:
     assert one.certainty is Certainty.POSSIBLE
 
 
+def test_a_row_that_had_left_the_view_before_the_grant_began_was_not_received() -> None:
+    left = history(
+        version_of(firm(0, "A"), BEFORE - 20 * DAY),
+        version_of(firm(1, "A", city="3301"), BEFORE - 15 * DAY),
+    )
+
+    assert received(a_version(made_at=BEFORE - 10 * DAY), rows=left) == []
+    assert received(a_version(made_at=BEFORE - 16 * DAY), rows=left)
+
+
 def test_of_a_shared_topic_a_department_received_only_what_came_while_it_could_read() -> None:
     topic = topics.shared("registrar", "firms", "v1")
     given = a_version(rows=None, made_at=BEFORE - 9 * DAY)

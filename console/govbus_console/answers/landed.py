@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, inspect, select
+from sqlalchemy import Connection, Engine, MetaData, Table, column, create_engine, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 
 from govbus.codec import decode_body, unframe
 from govbus.deliverytrail import Delivered, LandingFacts
 from govbus.errors import ConfigurationError, SinkUnavailableError
 from govbus.explanation import GrantVersion
+from govbus_consumers.sqlite import SqliteSink
 from govbus_consumers.tables import LANDED_AT_COLUMN, OFFSET_COLUMN, PARTITION_COLUMN, parse_layout
 
 if TYPE_CHECKING:
@@ -40,11 +42,14 @@ def landed_lookup(config: LandConfig, department: str) -> Iterator[LandedLookup]
     """
     if config.department != department:
         raise ConfigurationError(f"the landing file is that of {config.department}, not of {department}")
+    never = "landing has never run on the store that the landing file names"
+    if config.sink.get_backend_name() == "sqlite" and not Path(str(config.sink.database)).exists():
+        raise ConfigurationError(never)  # to connect would make the file
     engine = create_engine(config.sink)
     try:
         with _named_errors():
             if not inspect(engine).has_table("_govbus_offsets"):
-                raise ConfigurationError("landing has never run on the store that the landing file names")
+                raise ConfigurationError(never)
             yield lambda granted, delivery, key, schema: _look(engine, granted, delivery, key, schema)
     finally:
         engine.dispose()
@@ -96,15 +101,22 @@ def _row(
     ).one_or_none()
     if kept is None or not inspect(connection).has_table(kept.table_name):
         return None
-    table = Table(kept.table_name, MetaData(), autoload_with=connection)
-    wanted = select(table.c[OFFSET_COLUMN], table.c[LANDED_AT_COLUMN])
-    if PARTITION_COLUMN in table.c:
+    layout = parse_layout(kept.layout)
+    # Columns without types: values are compared as landing has written them, not as a type would read them.
+    wanted = select(column(OFFSET_COLUMN), column(LANDED_AT_COLUMN)).select_from(table(kept.table_name))
+    there = {one["name"] for one in inspect(connection).get_columns(kept.table_name)}
+    if PARTITION_COLUMN in there:
         wanted = wanted.where(
-            table.c[PARTITION_COLUMN] == delivery.at.partition, table.c[OFFSET_COLUMN] == delivery.at.offset
+            column(PARTITION_COLUMN) == delivery.at.partition, column(OFFSET_COLUMN) == delivery.at.offset
         )
+    elif {one.field for one in layout["key"]} != key.keys():
+        return None  # the table's key is that of another version of the grant
     else:
-        for column in parse_layout(kept.layout)["key"]:
-            wanted = wanted.where(table.c[column.name] == key[column.field])
+        converts = SqliteSink.converts if connection.dialect.name == "sqlite" else {}
+        for one in layout["key"]:
+            value = key[one.field]
+            convert = converts.get(one.type.kind)
+            wanted = wanted.where(column(one.name) == (value if convert is None else convert(value)))
     found = connection.execute(wanted).first()
     return None if found is None else (found[0], found[1])
 
