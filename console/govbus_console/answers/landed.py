@@ -14,7 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, MetaData, Table, column, create_engine, inspect, select, table
+from sqlalchemy import (
+    Connection,
+    Engine,
+    MetaData,
+    Select,
+    Table,
+    column,
+    create_engine,
+    inspect,
+    select,
+    table,
+)
 from sqlalchemy.exc import DBAPIError
 
 from govbus.codec import decode_body, unframe
@@ -103,7 +114,9 @@ def _row(
         return None
     layout = parse_layout(kept.layout)
     # Columns without types: values are compared as landing has written them, not as a type would read them.
-    wanted = select(column(OFFSET_COLUMN), column(LANDED_AT_COLUMN)).select_from(table(kept.table_name))
+    wanted: Select[Any] = select(column(OFFSET_COLUMN), column(LANDED_AT_COLUMN)).select_from(
+        table(kept.table_name)
+    )
     there = {one["name"] for one in inspect(connection).get_columns(kept.table_name)}
     if PARTITION_COLUMN in there:
         wanted = wanted.where(
