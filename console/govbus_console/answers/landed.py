@@ -18,7 +18,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     MetaData,
-    Select,
     Table,
     column,
     create_engine,
@@ -119,9 +118,10 @@ def _row(
     )
     there = {one["name"] for one in inspect(connection).get_columns(kept.table_name)}
     if PARTITION_COLUMN in there:
-        wanted = wanted.where(
-            column(PARTITION_COLUMN) == delivery.at.partition, column(OFFSET_COLUMN) == delivery.at.offset
-        )
+        same = [
+            column(PARTITION_COLUMN) == delivery.at.partition,
+            column(OFFSET_COLUMN) == delivery.at.offset,
+        ]
     elif {one.field for one in layout["key"]} != key.keys():
         return None  # the table's key is that of another version of the grant
     else:
@@ -129,8 +129,9 @@ def _row(
         for one in layout["key"]:
             value = key[one.field]
             convert = converts.get(one.type.kind)
-            wanted = wanted.where(column(one.name) == (value if convert is None else convert(value)))
-    found = connection.execute(wanted).first()
+            same.append(column(one.name) == (value if convert is None else convert(value)))
+    wanted = select(column(OFFSET_COLUMN), column(LANDED_AT_COLUMN)).select_from(table(kept.table_name))
+    found = connection.execute(wanted.where(*same)).first()
     return None if found is None else (found[0], found[1])
 
 
