@@ -113,9 +113,7 @@ def _row(
         return None
     layout = parse_layout(kept.layout)
     # Columns without types: values are compared as landing has written them, not as a type would read them.
-    wanted: Select[Any] = select(column(OFFSET_COLUMN), column(LANDED_AT_COLUMN)).select_from(
-        table(kept.table_name)
-    )
+    same: list[Any] = []
     there = {one["name"] for one in inspect(connection).get_columns(kept.table_name)}
     if PARTITION_COLUMN in there:
         same = [
