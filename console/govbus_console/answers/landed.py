@@ -128,7 +128,7 @@ def _row(
             value = key[one.field]
             convert = converts.get(one.type.kind)
             same.append(column(one.name) == (value if convert is None else convert(value)))
-    wanted = select(column(OFFSET_COLUMN), column(LANDED_AT_COLUMN)).select_from(table(kept.table_name))
+    wanted: Any = select(column(OFFSET_COLUMN), column(LANDED_AT_COLUMN)).select_from(table(kept.table_name))
     found = connection.execute(wanted.where(*same)).first()
     return None if found is None else (found[0], found[1])
 
