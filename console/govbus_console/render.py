@@ -23,6 +23,7 @@ from govbus.errors import (
     ConfigurationError,
     FilterRefusedError,
     GrantRefusedError,
+    PlanMovedError,
     RefusedError,
     RetriableError,
     TransformRefusedError,
@@ -63,7 +64,7 @@ class Complaint:
 
 def exit_code(error: BaseException) -> int:
     """Which exit code an error ends a command with."""
-    if isinstance(error, GrantRefusedError | FilterRefusedError | TransformRefusedError):
+    if isinstance(error, GrantRefusedError | FilterRefusedError | TransformRefusedError | PlanMovedError):
         return REFUSED
     if isinstance(error, RetriableError | AccessDeniedError):
         return UNREACHABLE

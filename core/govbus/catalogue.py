@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from stdnum.cn import uscc
+from stdnum.exceptions import InvalidChecksum, InvalidLength, ValidationError
+
 from govbus.topics import is_name
 
 
@@ -45,16 +48,84 @@ class ResourceKind(StrEnum):
     """Things that happened: append-only, kept for a time."""
 
 
+class DepartmentLevel(StrEnum):
+    """Which tier of government a department belongs to, from the highest down (层级)."""
+
+    NATIONAL = "national"
+    PROVINCE = "province"
+    CITY = "city"
+    COUNTY = "county"
+
+    def above(self, other: DepartmentLevel) -> bool:
+        """Whether this tier stands strictly above ``other``."""
+        order = list(DepartmentLevel)
+        return order.index(self) < order.index(other)
+
+
+def check_credit_code(text: str) -> str:
+    """Return a unified social credit code (统一社会信用代码, GB 32100) as it is, if it is one.
+
+    Raises:
+        ValueError: it is none; the message says which rule it breaks.
+    """
+    try:
+        code = str(uscc.validate(text))
+    except InvalidLength:
+        raise ValueError("a unified social credit code has 18 characters (GB 32100)") from None
+    except InvalidChecksum:
+        raise ValueError("the last character is not the check character of the others (GB 32100)") from None
+    except ValidationError:
+        raise ValueError(
+            "a unified social credit code is digits and capital letters without I, O, S, V and Z, "
+            "its first 8 characters digits (GB 32100)"
+        ) from None
+    if code != text:
+        # Stored as it is compared: two spellings of one code would be two providers.
+        raise ValueError("write it in capital letters without spaces or hyphens (GB 32100)")
+    return code
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Department:
     """An organisation on the bus: owner of resources, subscriber to others'."""
 
     name: str
     title: str
+    level: DepartmentLevel | None = None
+    """None where nobody has said."""
+
+    parent: str | None = None
+    """Name of the department above, which is of a higher level: so no chain of parents comes back."""
+
+    credit_code: str | None = None
+    """Unified social credit code (统一社会信用代码)."""
+
+    contact: str = ""
+    """How to reach the office that answers for its data; an office, never a person."""
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
             raise ValueError("Department.name: lower-case words joined by hyphens")
+        if self.parent is not None and self.level is None:
+            raise ValueError("Department.parent needs Department.level: a parent is of a higher level")
+        if self.credit_code is not None:
+            check_credit_code(self.credit_code)
+
+
+def check_parent(department: Department, parent: Department) -> None:
+    """Hold a department against the one above it.
+
+    Levels strictly fall from parent to child, so a circle of parents cannot be said.
+
+    Raises:
+        ValueError: the parent has no level, or none above the department's.
+    """
+    if department.level is None or parent.level is None or not parent.level.above(department.level):
+        has = "no level" if parent.level is None else f"level {parent.level}"
+        raise ValueError(
+            f"{parent.name!r} has {has} and cannot be the parent of {department.name!r}, "
+            f"which is of level {department.level}; name a department of a higher level"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from fastavro import parse_schema
 from fastavro.schema import SchemaParseException, UnknownType
 
 from govbus.avro import Definitions, SchemaError
-from govbus.catalogue import Classification, ResourceKind
+from govbus.catalogue import Classification, ResourceKind, ShareType
 from govbus.errors import CatalogueError
 
 _KEY_TYPES = frozenset({"string", "int", "long", "bytes", "boolean"})
@@ -43,6 +43,8 @@ class ContractField:
     has_default: bool
     default: object = None
     doc: str = ""
+    share_type: ShareType | None = None
+    """The item's own, where the catalogue entry gives one (:func:`govbus.entry.with_items`)."""
 
     @property
     def nullable(self) -> bool:

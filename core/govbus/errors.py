@@ -15,7 +15,8 @@ BusError
 │   ├── CatalogueError
 │   ├── FilterRefusedError
 │   ├── TransformRefusedError
-│   └── GrantRefusedError
+│   ├── GrantRefusedError
+│   └── PlanMovedError
 └── RejectedRecordError          dead-letter this record, go on with the next
     ├── UndecodableRecordError
     ├── UnknownSchemaError
@@ -141,6 +142,13 @@ class GrantRefusedError(RefusedError):
     """A grant contradicts the catalogue, the contract or the permission model."""
 
     code = "grant-refused"
+
+
+class PlanMovedError(RefusedError):
+    """What a saved plan rests on is no longer so: the store, the catalogue file or a contract."""
+
+    code = "plan-moved"
+    fix = "Make the plan again, look at it, and apply the new one."
 
 
 class RejectedRecordError(BusError):

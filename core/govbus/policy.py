@@ -137,8 +137,9 @@ def check_grant(
         grant: as it would be published.
         contract: of the resource that the grant names.
         share_type: of that resource.
-        owner_allows: the owner has said that sensitive and core fields may be part of unconditional
-            sharing. A conditional grant needs no such word: the owner approves it field by field.
+        owner_allows: the owner has said that sensitive and core fields, and items that are shared on
+            conditions, may be part of unconditional sharing. A conditional grant needs no such word:
+            the owner approves it field by field.
 
     Raises:
         GrantRefusedError: it contradicts the catalogue, the contract or itself.
@@ -158,6 +159,7 @@ def check_grant(
     types = _types(contract)
     _check_fields(grant, contract, types)
     looked_at = _check_rows(grant, types)
+    _check_withheld_items(grant, contract, looked_at)
     if share_type is ShareType.UNCONDITIONAL and not owner_allows:
         _check_open(grant, contract, looked_at)
 
@@ -204,19 +206,28 @@ def _check_rows(grant: Grant, types: Mapping[str, Any]) -> tuple[str, ...]:
         raise FilterRefusedError(f"grant {grant.id}: {error}") from None
 
 
+def _check_withheld_items(grant: Grant, contract: DataContract, looked_at: tuple[str, ...]) -> None:
+    """Refuse what the catalogue entry withholds by itself, under any transform and in the row filter."""
+    for name in (*(rule.name for rule in grant.fields), *looked_at):
+        if contract.field(name).share_type is ShareType.WITHHELD:
+            _refuse(grant, f"field {name!r} is withheld: it may be part of no grant and of no row filter")
+
+
 def _check_open(grant: Grant, contract: DataContract, looked_at: tuple[str, ...]) -> None:
-    """Keep sensitive and core fields out of sharing that no owner approves.
+    """Keep sensitive and core fields, and items with conditions, out of sharing that no owner approves.
 
     A field that is nulled or redacted tells nothing. A field in the row filter
     tells its value for every row that arrives, although it is not delivered.
     """
     shown = [rule.name for rule in grant.fields if not isinstance(rule.transform, Null | Redact)]
     for name in (*shown, *looked_at):
-        grade = contract.field(name).classification
-        if grade.needs_owner:
+        field = contract.field(name)
+        conditional = field.share_type is ShareType.CONDITIONAL
+        if conditional or field.classification.needs_owner:
+            kind = ShareType.CONDITIONAL if conditional else field.classification
             _refuse(
                 grant,
-                f"field {name!r} is {grade}: it stays out of unconditional sharing, also as part of the "
+                f"field {name!r} is {kind}: it stays out of unconditional sharing, also as part of the "
                 "row filter, unless the owner allows it",
             )
 

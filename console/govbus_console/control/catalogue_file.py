@@ -1,7 +1,7 @@
 """Read a catalogue file: departments, resources and grants as people write them. Reads files.
 
 The file is YAML, one document or several, each a mapping with ``departments``,
-``resources`` and ``grants`` in any order. Reading is strict, because what is
+``resources``, ``grants`` and ``remove`` in any order. Reading is strict, because what is
 misread here is later enforced as it stands:
 
 1. An unknown word, a word given twice, a missing word or a value of another
@@ -9,7 +9,8 @@ misread here is later enforced as it stands:
 2. Nothing means "all". A grant names its fields, and says ``rows: all`` when it
    lets every row through.
 3. A point in time carries its zone, and a grant has an end.
-4. Every problem is reported with file, line, field and what to write instead,
+4. What is to go is named under ``remove``; what is just not there stays.
+5. Every problem is reported with file, line, field and what to write instead,
    all of them at once.
 
 What a grant means against its resource (does the field exist, does the
@@ -19,43 +20,33 @@ what is already in the store.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import TypeVar
 
 import yaml
 from fastavro.schema import SchemaParseException
 
 from govbus.avro import Definitions, SchemaError
-from govbus.catalogue import Department, ShareType
+from govbus.catalogue import Department, DepartmentLevel, ShareType, check_credit_code
 from govbus.codec import parse_schema, schemas_folder
 from govbus.contract import DataContract, parse_contract
+from govbus.entry import Entry, with_items
 from govbus.errors import BusError, CatalogueError, TransformRefusedError
 from govbus.grant import DataDuty, FieldRule
 from govbus.topics import is_name
 from govbus.transform import Keep, parse_transform
+from govbus_console.control.entry_words import EntryReader
+from govbus_console.control.yaml_nodes import Place
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DEEPEST = 6
-"""Of a transform's own arguments; a file that refers to itself would nest without end."""
-
-_NAME_RULE = "lower-case words joined by hyphens, at most 80 characters"
+_LEVELS = ", ".join(DepartmentLevel)
 _BROKER_USERS = frozenset({"admin", "exchange"})
 """Users of the bus itself; a department of that name would share their password and rights."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in a catalogue file something stands."""
-
-    file: Path
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +68,10 @@ class ResourceEntry:
     """The owner says that the data are made up."""
 
     owner_allows: tuple[str, ...]
-    """Sensitive or core fields that the owner opens to unconditional sharing."""
+    """Fields that the owner opens to unconditional sharing though they would stay out of it."""
+
+    entry: Entry | None
+    """What the catalogue says of it beside this; None where the file says no more."""
 
     place: Place
 
@@ -118,6 +112,17 @@ class GrantEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """One thing that the file says is to go."""
+
+    kind: str
+    """grant, resource or department"""
+
+    name: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueFile:
     """All that one file states."""
 
@@ -125,6 +130,9 @@ class CatalogueFile:
     departments: tuple[DepartmentEntry, ...]
     resources: tuple[ResourceEntry, ...]
     grants: tuple[GrantEntry, ...]
+    removals: tuple[Removal, ...]
+    digest: str
+    """SHA-256 of the file and of the contracts that it names, in hexadecimal: what was read."""
 
 
 def read_catalogue(path: Path) -> CatalogueFile:
@@ -154,51 +162,55 @@ def raise_all(problems: list[BusError]) -> None:
     raise type(first)("\n".join(str(problem) for problem in problems))
 
 
-_Entry = TypeVar("_Entry")
-_Word = TypeVar("_Word", bound=StrEnum)
+def _digest(text: str, resources: Iterable[ResourceEntry]) -> str:
+    """What was read, in one number: the same text with another contract is another plan."""
+    digest = hashlib.sha256(text.encode())
+    for resource in sorted(resources, key=lambda entry: entry.ref):
+        schema = json.dumps(resource.contract.schema, ensure_ascii=True)
+        digest.update(f"\0{resource.ref}\0{schema}".encode())
+    return digest.hexdigest()
 
 
-def _scalar_value(node: yaml.Node) -> bool | int | float | str | None:
-    """The value of a YAML scalar by its tag; what looks like a date stays text."""
-    text = str(node.value)
-    match node.tag.rpartition(":")[2]:
-        case "null":
-            return None
-        case "bool":
-            return text.lower() in {"true", "yes", "on"}
-        case "int" if text.lstrip("+-").isdigit():
-            return int(text)
-        case "float" if text.replace(".", "", 1).lstrip("+-").isdigit():
-            return float(text)
-        case _:
-            return text
+_EntryT = TypeVar("_EntryT")
 
 
-class _Reader:
+class _Reader(EntryReader):
     """Goes once through the YAML nodes, which unlike plain values know their lines."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._problems: list[BusError] = []
 
     def read(self, text: str) -> CatalogueFile:
         departments: list[DepartmentEntry] = []
         resources: list[ResourceEntry] = []
         grants: list[GrantEntry] = []
+        removals: list[Removal] = []
         for document in self._documents(text):
-            words = self._words(document, "the document", {"departments", "resources", "grants"})
+            words = self._words(document, "the document", {"departments", "resources", "grants", "remove"})
             departments += self._entries(words.get("departments"), "departments", self._department)
             resources += self._entries(words.get("resources"), "resources", self._resource)
             grants += self._entries(words.get("grants"), "grants", self._grant)
+            if "remove" in words and self._is_mapping(words["remove"], "remove"):
+                removals += self._removals(words["remove"])
         self._no_two("departments", ((entry.department.name, entry.place) for entry in departments))
         self._no_two("resources", ((entry.ref, entry.place) for entry in resources))
         self._no_two("grants", ((entry.id, entry.place) for entry in grants))
+        stated = {("department", entry.department.name) for entry in departments}
+        stated |= {("resource", entry.ref) for entry in resources}
+        stated |= {("grant", entry.id) for entry in grants}
+        for kind in ("department", "resource", "grant"):
+            named = [(removal.name, removal.place) for removal in removals if removal.kind == kind]
+            self._no_two(f"remove.{kind}s", named)
+            for name, place in named:
+                if (kind, name) in stated:
+                    self._problems.append(
+                        CatalogueError(f"{place}: {kind} {name!r} is stated and to be removed; keep one")
+                    )
         raise_all(self._problems)
         return CatalogueFile(
             path=self._path,
             departments=tuple(departments),
             resources=tuple(resources),
             grants=tuple(grants),
+            removals=tuple(removals),
+            digest=_digest(text, resources),
         )
 
     def _documents(self, text: str) -> list[yaml.MappingNode]:
@@ -215,9 +227,9 @@ class _Reader:
         return [node for node in nodes if self._is_mapping(node, "the document")]
 
     def _entries(
-        self, node: yaml.Node | None, name: str, read: Callable[[yaml.MappingNode, str], _Entry]
-    ) -> list[_Entry]:
-        entries: list[_Entry] = []
+        self, node: yaml.Node | None, name: str, read: Callable[[yaml.MappingNode, str], _EntryT]
+    ) -> list[_EntryT]:
+        entries: list[_EntryT] = []
         try:
             items = self._items(node, name)
         except CatalogueError as error:
@@ -232,22 +244,57 @@ class _Reader:
         return entries
 
     def _department(self, node: yaml.MappingNode, at: str) -> DepartmentEntry:
-        words = self._words(node, at, {"name", "title"})
+        words = self._words(node, at, {"name", "title", "level", "parent", "credit_code", "contact"})
         name = self._name(node, words, at, "name")
         if name in _BROKER_USERS:
             raise self._wrong(
                 words["name"], f"{at}.name", f"{name!r} is a user of the bus itself", "rename it"
             )
+        level = self._one_of(node, words, at, "level", DepartmentLevel) if "level" in words else None
+        parent = self._name(node, words, at, "parent") if "parent" in words else None
+        if parent is not None and level is None:
+            raise self._wrong(
+                words["parent"], f"{at}.level", "missing beside parent", f"write one of {_LEVELS}"
+            )
+        code = self._text(node, words, at, "credit_code") if "credit_code" in words else None
+        if code is not None:
+            try:
+                check_credit_code(code)
+            except ValueError as error:
+                raise self._wrong(
+                    words["credit_code"], f"{at}.credit_code", str(error), "correct it, or leave it out"
+                ) from None
         return DepartmentEntry(
-            department=Department(name=name, title=self._text(node, words, at, "title")),
+            department=Department(
+                name=name,
+                title=self._text(node, words, at, "title"),
+                level=level,
+                parent=parent,
+                credit_code=code,
+                contact=self._text(node, words, at, "contact") if "contact" in words else "",
+            ),
             place=self._place(node),
         )
 
+    def _removals(self, node: yaml.MappingNode) -> list[Removal]:
+        words = self._words(node, "remove", {"departments", "resources", "grants"})
+        found = []
+        for word, kind in (("grants", "grant"), ("resources", "resource"), ("departments", "department")):
+            for number, item in enumerate(self._items(words.get(word), f"remove.{word}")):
+                name = self._scalar(item, f"remove.{word}[{number}]")
+                found.append(Removal(kind=kind, name=name, place=self._place(item)))
+        return found
+
     def _resource(self, node: yaml.MappingNode, at: str) -> ResourceEntry:
-        words = self._words(node, at, {"ref", "title", "share_type", "contract", "synthetic", "owner_allows"})
+        words = self._words(
+            node, at, {"ref", "title", "share_type", "contract", "synthetic", "owner_allows", "entry"}
+        )
         owner, resource = self._ref(node, words, at, "ref")
         share_type = self._one_of(node, words, at, "share_type", ShareType)
         contract = self._contract(words.get("contract"), node, at, owner, resource)
+        entry = None
+        if "entry" in words and self._is_mapping(words["entry"], f"{at}.entry"):
+            entry = self._entry(words["entry"], f"{at}.entry", contract, share_type)
         allows = []
         for number, item in enumerate(self._items(words.get("owner_allows"), f"{at}.owner_allows")):
             name = self._scalar(item, f"{at}.owner_allows[{number}]")
@@ -269,9 +316,10 @@ class _Reader:
         return ResourceEntry(
             title=self._text(node, words, at, "title"),
             share_type=share_type,
-            contract=contract,
+            contract=with_items(contract, entry),
             synthetic=self._flag(words.get("synthetic"), f"{at}.synthetic"),
             owner_allows=tuple(allows),
+            entry=entry,
             place=self._place(node),
         )
 
@@ -410,26 +458,6 @@ class _Reader:
             )
         return None, timedelta(days=int(text))
 
-    def _moment(self, node: yaml.Node | None, at: str) -> datetime | None:
-        if node is None:
-            return None
-        fix = "write date, time and zone, e.g. 2027-01-01T00:00:00+08:00"
-        try:
-            moment = datetime.fromisoformat(self._scalar(node, at))
-        except ValueError:
-            raise self._wrong(node, at, "not a moment", fix) from None
-        if moment.tzinfo is None:
-            raise self._wrong(node, at, "no time zone", fix)
-        return moment
-
-    def _flag(self, node: yaml.Node | None, at: str) -> bool:
-        if node is None:
-            return False
-        text = self._scalar(node, at)
-        if text not in {"true", "false"}:
-            raise self._wrong(node, at, f"{text!r} is neither", "write true or false")
-        return text == "true"
-
     def _ref(
         self, node: yaml.MappingNode, words: dict[str, yaml.Node], at: str, word: str
     ) -> tuple[str, str]:
@@ -441,82 +469,6 @@ class _Reader:
             )
         return owner, resource
 
-    def _name(self, node: yaml.MappingNode, words: dict[str, yaml.Node], at: str, word: str) -> str:
-        text = self._scalar(self._required(node, words, at, word), f"{at}.{word}")
-        if not is_name(text):
-            raise self._wrong(words[word], f"{at}.{word}", f"{text!r} is not a name", f"write {_NAME_RULE}")
-        return text
-
-    def _text(self, node: yaml.MappingNode, words: dict[str, yaml.Node], at: str, word: str) -> str:
-        text = self._scalar(self._required(node, words, at, word), f"{at}.{word}").strip()
-        if not text:
-            raise self._wrong(words[word], f"{at}.{word}", "empty", "write a few words")
-        return text
-
-    def _one_of(
-        self, node: yaml.MappingNode, words: dict[str, yaml.Node], at: str, word: str, kind: type[_Word]
-    ) -> _Word:
-        text = self._scalar(self._required(node, words, at, word), f"{at}.{word}")
-        try:
-            return kind(text)
-        except ValueError:
-            choices = ", ".join(member.value for member in kind)
-            raise self._wrong(
-                words[word], f"{at}.{word}", f"{text!r} is none of them", f"write one of {choices}"
-            ) from None
-
-    def _required(self, node: yaml.MappingNode, words: dict[str, yaml.Node], at: str, word: str) -> yaml.Node:
-        if word not in words:
-            raise self._wrong(node, f"{at}.{word}", "missing", f'add "{word}:"')
-        return words[word]
-
-    def _words(self, node: yaml.MappingNode, at: str, known: set[str]) -> dict[str, yaml.Node]:
-        words: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            word = self._scalar(key, at)
-            if word not in known:
-                self._problems.append(
-                    self._wrong(key, f"{at}.{word}", "unknown", f"write one of {', '.join(sorted(known))}")
-                )
-            elif word in words:
-                self._problems.append(self._wrong(key, f"{at}.{word}", "given twice", "keep one of the two"))
-            words[word] = value
-        return words
-
-    def _items(self, node: yaml.Node | None, at: str) -> list[yaml.Node]:
-        if node is None:
-            return []
-        if not isinstance(node, yaml.SequenceNode):
-            raise self._wrong(node, at, "not a list", "begin each entry with a hyphen, or write []")
-        return list(node.value)
-
-    def _is_mapping(self, node: yaml.Node, at: str) -> TypeGuard[yaml.MappingNode]:
-        if isinstance(node, yaml.MappingNode):
-            return True
-        self._problems.append(self._wrong(node, at, "not a mapping", "write word: value lines"))
-        return False
-
-    def _scalar(self, node: yaml.Node, at: str) -> str:
-        if not isinstance(node, yaml.ScalarNode) or node.tag == "tag:yaml.org,2002:null":
-            raise self._wrong(node, at, "not a single value", "write one word or text")
-        return str(node.value)
-
-    def _plain(self, node: yaml.Node, at: str, depth: int = 0) -> Any:
-        """Turn a transform's arguments into plain values: numbers stay numbers."""
-        if depth > _DEEPEST:
-            raise self._wrong(node, at, "nested too deeply", "write the transform's arguments flat")
-        if isinstance(node, yaml.MappingNode):
-            names = [self._scalar(key, at) for key, _ in node.value]
-            if len(set(names)) < len(names):
-                raise self._wrong(node, at, "a word is given twice", "keep one of the two")
-            return {
-                name: self._plain(value, at, depth + 1)
-                for name, (_, value) in zip(names, node.value, strict=True)
-            }
-        if isinstance(node, yaml.SequenceNode):
-            return [self._plain(item, at, depth + 1) for item in node.value]
-        return _scalar_value(node)
-
     def _no_two(self, kind: str, named: Iterable[tuple[str, Place]]) -> None:
         seen: dict[str, Place] = {}
         for name, place in named:
@@ -527,9 +479,3 @@ class _Reader:
                     )
                 )
             seen.setdefault(name, place)
-
-    def _place(self, node: yaml.Node) -> Place:
-        return Place(self._path, node.start_mark.line + 1)
-
-    def _wrong(self, node: yaml.Node, at: str, detail: str, fix: str) -> CatalogueError:
-        return CatalogueError(f"{self._place(node)}: {at}: {detail}; {fix}")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from govbus.catalogue import Department, Resource, ShareType
+from govbus.catalogue import Department, DepartmentLevel, Resource, ShareType
 from govbus.contract import DataContract, parse_contract
+from govbus.entry import Entry, with_items
 from govbus.errors import ConfigurationError, SinkUnavailableError
 from govbus.grant import DataDuty, FieldRule, Grant, GrantState, PublishedGrant
 from govbus.transform import parse_transform
@@ -89,6 +90,14 @@ class DepartmentRow(Table):
 
     name: Mapped[str] = mapped_column(String(80), primary_key=True)
     title: Mapped[str] = mapped_column(Text)
+    level: Mapped[str | None] = mapped_column(String(20))
+    parent: Mapped[str | None] = mapped_column(String(80))
+    """Not a foreign key: SQLite could not take the column away again. The plan checks it."""
+
+    credit_code: Mapped[str | None] = mapped_column(String(18))
+    contact: Mapped[str | None] = mapped_column(Text)
+    removed_at: Mapped[datetime | None] = mapped_column(Moment)
+    """Grants of the past still name it, so its row stays."""
 
 
 class ResourceRow(Table):
@@ -103,6 +112,8 @@ class ResourceRow(Table):
     synthetic: Mapped[bool]
     owner_allows: Mapped[list[str]] = mapped_column(JSON)
     contract_version: Mapped[int]
+    removed_at: Mapped[datetime | None] = mapped_column(Moment)
+    """Grants of the past still name it, so its row stays."""
 
 
 class ContractRow(Table):
@@ -203,6 +214,8 @@ class StoredResource:
     contract_text: str
     synthetic: bool
     owner_allows: tuple[str, ...]
+    entry: Entry | None = None
+    """What the catalogue says of it beside this; the contract's fields have their items' share types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +243,11 @@ class Snapshot:
     """By ``owner.resource``."""
 
     grants: Mapping[str, StoredGrant]
+    removed_departments: Mapping[str, Department] = field(default_factory=dict)
+    """Taken out of the catalogue: they receive nothing and own nothing; their names are not free."""
+
+    removed_resources: Mapping[str, StoredResource] = field(default_factory=dict)
+    """Taken out of the catalogue: nothing of them is granted; their topics and contracts are still there."""
 
 
 class Writing:
@@ -246,20 +264,38 @@ class Writing:
         return _snapshot(self._session)
 
     def department(self, department: Department) -> None:
-        """Add a department or give it another title."""
+        """Add a department, change what is said of it, or bring one back that was removed."""
         row = self._session.get(DepartmentRow, department.name)
-        before = None if row is None else {"title": row.title}
-        self._session.merge(DepartmentRow(name=department.name, title=department.title))
-        self._audit(f"department {department.name}", before, {"title": department.title})
+        before = None if row is None else _department_facts(row)
+        after = DepartmentRow(
+            name=department.name,
+            title=department.title,
+            level=None if department.level is None else department.level.value,
+            parent=department.parent,
+            credit_code=department.credit_code,
+            contact=department.contact or None,
+            removed_at=None,
+        )
+        facts = _department_facts(after)
+        self._session.merge(after)
+        self._audit(f"department {department.name}", before, facts)
+
+    def remove_department(self, name: str) -> None:
+        """Take a department out of the catalogue; what it did stays on record."""
+        row = self._session.get_one(DepartmentRow, name)
+        before = _department_facts(row)
+        row.removed_at = self._now
+        self._audit(f"department {name}", before, None)
 
     def resource(self, stored: StoredResource) -> int:
         """Add or change a catalogue entry, keep a contract version that is new, and queue the record."""
         from govbus.grant import resource_key, resource_to_record
         from govbus.topics import GRANTS
+        from govbus_console.control.entries import entry_facts, write_entry
 
         resource = stored.resource
         row = self._session.get(ResourceRow, (resource.owner, resource.name))
-        before = None if row is None else _resource_facts(row)
+        before = None if row is None else _resource_facts(row) | entry_facts(self._session, resource)
         after = ResourceRow(
             owner=resource.owner,
             name=resource.name,
@@ -268,10 +304,13 @@ class Writing:
             synthetic=stored.synthetic,
             owner_allows=list(stored.owner_allows),
             contract_version=resource.contract_version,
+            removed_at=None,
         )
         facts = _resource_facts(after)
         self._session.merge(after)
         self._session.flush()
+        write_entry(self._session, stored)
+        facts |= entry_facts(self._session, resource)
         self._session.merge(
             ContractRow(
                 owner=resource.owner,
@@ -285,6 +324,24 @@ class Writing:
         )
         self._audit(f"resource {resource.ref}", before, facts)
         return self.queue(GRANTS, resource_key(resource.ref), "resource", resource_to_record(resource))
+
+    def remove_resource(self, stored: StoredResource) -> int:
+        """Take a resource out of the catalogue; what was agreed on it stays on record.
+
+        The exchange is told that it is withheld: whatever else should go wrong, nothing of it moves.
+        """
+        from govbus.grant import resource_key, resource_to_record
+        from govbus.topics import GRANTS
+        from govbus_console.control.entries import entry_facts, remove_entry
+
+        resource = stored.resource
+        row = self._session.get_one(ResourceRow, (resource.owner, resource.name))
+        before = _resource_facts(row) | entry_facts(self._session, resource)
+        row.removed_at = self._now
+        remove_entry(self._session, resource)
+        self._audit(f"resource {resource.ref}", before, None)
+        withheld = replace(resource, share_type=ShareType.WITHHELD)
+        return self.queue(GRANTS, resource_key(resource.ref), "resource", resource_to_record(withheld))
 
     def grant(self, stored: StoredGrant) -> int:
         """Add a grant version and queue its record; return its place in the outbox."""
@@ -458,6 +515,16 @@ def _as_json(value: Any) -> Any:
     return value
 
 
+def _department_facts(row: DepartmentRow) -> dict[str, Any]:
+    said = {
+        "level": row.level,
+        "parent": row.parent,
+        "credit_code": row.credit_code,
+        "contact": row.contact,
+    }
+    return {"title": row.title} | {word: value for word, value in said.items() if value is not None}
+
+
 def _resource_facts(row: ResourceRow) -> dict[str, Any]:
     return {
         "title": row.title,
@@ -486,14 +553,21 @@ def _grant_facts(row: GrantRow) -> dict[str, Any]:
 
 
 def _snapshot(session: Session) -> Snapshot:
-    departments = {
-        row.name: Department(name=row.name, title=row.title) for row in session.scalars(select(DepartmentRow))
-    }
+    from govbus_console.control.entries import read_entries
+
+    departments: dict[str, Department] = {}
+    removed_departments: dict[str, Department] = {}
+    for found in session.scalars(select(DepartmentRow)):
+        kept = departments if found.removed_at is None else removed_departments
+        kept[found.name] = stored_department(found)
     contracts = {(row.owner, row.resource, row.version): row for row in session.scalars(select(ContractRow))}
-    resources = {}
+    entries = read_entries(session)
+    resources: dict[str, StoredResource] = {}
+    removed_resources: dict[str, StoredResource] = {}
     for row in session.scalars(select(ResourceRow)):
-        stored = _stored_resource(row, contracts[row.owner, row.name, row.contract_version])
-        resources[stored.resource.ref] = stored
+        contract = contracts[row.owner, row.name, row.contract_version]
+        stored = _stored_resource(row, contract, entries.get((row.owner, row.name)))
+        (resources if row.removed_at is None else removed_resources)[stored.resource.ref] = stored
     newest = select(GrantRow.id, func.max(GrantRow.version).label("version")).group_by(GrantRow.id).subquery()
     rows = session.scalars(
         select(GrantRow).join(newest, (GrantRow.id == newest.c.id) & (GrantRow.version == newest.c.version))
@@ -501,12 +575,27 @@ def _snapshot(session: Session) -> Snapshot:
     return Snapshot(
         departments=departments,
         resources=resources,
-        grants={row.id: stored_grant(row) for row in rows},
+        grants={granted.id: stored_grant(granted) for granted in rows},
+        removed_departments=removed_departments,
+        removed_resources=removed_resources,
     )
 
 
-def _stored_resource(row: ResourceRow, contract_row: ContractRow) -> StoredResource:
+def stored_department(row: DepartmentRow) -> Department:
+    """Read one department back."""
+    return Department(
+        name=row.name,
+        title=row.title,
+        level=None if row.level is None else DepartmentLevel(row.level),
+        parent=row.parent,
+        credit_code=row.credit_code,
+        contact=row.contact or "",
+    )
+
+
+def _stored_resource(row: ResourceRow, contract_row: ContractRow, entry: Entry | None) -> StoredResource:
     contract = parse_contract(contract_row.schema, owner=row.owner, resource=row.name)
+    contract = with_items(contract, entry)
     return StoredResource(
         resource=Resource(
             owner=row.owner,
@@ -524,6 +613,7 @@ def _stored_resource(row: ResourceRow, contract_row: ContractRow) -> StoredResou
         contract_text=contract_row.schema,
         synthetic=row.synthetic,
         owner_allows=tuple(row.owner_allows),
+        entry=entry,
     )
 
 
