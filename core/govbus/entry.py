@@ -30,6 +30,7 @@ from govbus.valuekind import value_branches, value_kind
 _CODE = re.compile(r"\d{6}[0-9A-Za-z]*/\d+", re.ASCII)
 _LONGEST_CODE = 80
 _DEEPEST_CATEGORY = 4
+_LONGEST_CATEGORY = 200
 _LONGEST_ITEM = 2_147_483_647
 
 
@@ -216,7 +217,8 @@ class Entry:
         if not self.abstract:
             raise ValueError("Entry.abstract must say what the resource is")
         if len(self.category) > _DEEPEST_CATEGORY or any(
-            not name or name != name.strip() or "/" in name for name in self.category
+            not 0 < len(name) <= _LONGEST_CATEGORY or name != name.strip() or "/" in name
+            for name in self.category
         ):
             raise ValueError("Entry.category: one to four names (类/项/目/细目), not empty, without slashes")
         for code in (self.code, *self.related_codes):

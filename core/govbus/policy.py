@@ -156,7 +156,7 @@ def check_grant(
         _refuse(grant, "the owner cannot subscribe to its own resource: nobody approves their own request")
     if grant.starts_at >= grant.expires_at:
         _refuse(grant, "it ends before it begins; expires_at must lie after starts_at")
-    types = _types(contract)
+    types = field_types(contract)
     _check_fields(grant, contract, types)
     looked_at = _check_rows(grant, types)
     _check_withheld_items(grant, contract, looked_at)
@@ -164,7 +164,7 @@ def check_grant(
         _check_open(grant, contract, looked_at)
 
 
-def _types(contract: DataContract) -> dict[str, Any]:
+def field_types(contract: DataContract) -> dict[str, Any]:
     """Return each field's type as it stands alone: a type that another field defines is looked up."""
     definitions = Definitions(contract.schema)
     return {

@@ -11,6 +11,9 @@ doing it again after a crash anywhere ends the same:
    the plan rested on is still so; otherwise plan again.
 4. Open and close shared topics (:mod:`.shared_access`).
 5. Tell Kafka (:mod:`.outbox`).
+6. Revoke the grants that the file removes, each behind its barrier; then take resources and
+   departments out of the catalogue that nothing depends on any more, and shut the departments'
+   users out at the broker.
 """
 
 from __future__ import annotations
@@ -24,15 +27,16 @@ from pathlib import Path
 from govbus import topics
 from govbus.catalogue import Resource, ResourceKind
 from govbus.codec import bus_schema
-from govbus.errors import CatalogueError, FencedError, RetriableError
-from govbus.grant import GrantState, PublishedGrant
+from govbus.errors import CatalogueError, FencedError, PlanMovedError, RetriableError
+from govbus.grant import PublishedGrant
 from govbus.policy import may_share, view_id
 from govbus.view import key_schema, view_schema
 from govbus_console.cluster import DAY_MS, TopicSpec
 from govbus_console.control import outbox, shared_access
 from govbus_console.control.bus import Bus, ensure_user, register, set_up
 from govbus_console.control.catalogue_file import CatalogueFile, read_catalogue
-from govbus_console.control.plan import Plan, PlannedGrant, PlannedResource, plan
+from govbus_console.control.plan import LIVING, Plan, PlannedGrant, PlannedResource, plan
+from govbus_console.control.saved_plan import SavedPlan
 from govbus_console.control.store import (
     ControlStore,
     Snapshot,
@@ -66,29 +70,64 @@ class StalePlanError(RetriableError):
 
 
 def apply_file(
-    path: Path, store: ControlStore, bus: Bus, *, who: str, why: str, now: datetime | None = None
+    path: Path,
+    store: ControlStore,
+    bus: Bus,
+    *,
+    who: str,
+    why: str,
+    now: datetime | None = None,
+    saved: SavedPlan | None = None,
 ) -> Applied:
     """Apply a catalogue file.
+
+    Args:
+        path: of the file.
+        store: the catalogue of record.
+        bus: where it is enforced.
+        who: for the audit.
+        why: for the audit.
+        now: the moment of the plan, with time zone; None: the present.
+        saved: a plan that was made before: it is applied as it was shown, or not at all.
 
     Raises:
         CatalogueError, GrantRefusedError, FilterRefusedError, TransformRefusedError: refused; nothing
             has been applied.
+        PlanMovedError: the saved plan rests on what is no longer so; nothing has been applied.
         BrokerUnavailableError, RegistryUnavailableError: cut short; apply again to finish.
     """
     catalogue = read_catalogue(path)
     for _ in range(_TRIES):
+        moment = now or datetime.now(UTC)
         try:
-            return apply_catalogue(catalogue, store, bus, who=who, why=why, now=now or datetime.now(UTC))
+            done = apply_catalogue(catalogue, store, bus, who=who, why=why, now=moment, saved=saved)
+            published = done.published + _remove(done.plan, store, bus, who=who, why=why, now=moment)
+            return Applied(plan=done.plan, published=published)
         except StalePlanError:
-            continue
+            if saved is not None:
+                raise PlanMovedError("the store has changed while the plan was being applied") from None
     raise StalePlanError("the catalogue is being changed by others all the time; apply again later")
 
 
 def apply_catalogue(
-    catalogue: CatalogueFile, store: ControlStore, bus: Bus, *, who: str, why: str, now: datetime
+    catalogue: CatalogueFile,
+    store: ControlStore,
+    bus: Bus,
+    *,
+    who: str,
+    why: str,
+    now: datetime,
+    saved: SavedPlan | None = None,
 ) -> Applied:
-    """Apply what was read from a file; :class:`StalePlanError` when somebody else was faster."""
+    """Apply what was read from a file, removals left out.
+
+    Raises:
+        StalePlanError: somebody else was faster.
+        PlanMovedError: the file or the store is not what the saved plan rests on.
+    """
     known = store.snapshot()
+    if saved is not None:
+        saved.check(catalogue, known)
     made = plan(catalogue, known, now=now)
     set_up(bus)
     _departments(bus, known.departments.keys() | {department.name for department in made.departments})
@@ -108,6 +147,39 @@ def apply_catalogue(
             tell_subscriber(writing, grant, by_ref[grant.grant.resource_ref])
     settled = settle(store, bus, now=now)
     return Applied(plan=made, published=settled.published)
+
+
+def _remove(made: Plan, store: ControlStore, bus: Bus, *, who: str, why: str, now: datetime) -> int:
+    """Take away what the file removes; return how many records Kafka was told of."""
+    if not (made.removed_grants or made.removed_resources or made.removed_departments):
+        return 0
+    # Ending a grant is one thing, wherever it is asked for; the module builds on this one.
+    from govbus_console.control import lifecycle
+
+    told = 0
+    for name in made.removed_grants:
+        told += lifecycle.revoke(name, store, bus, who=who, why=why).settled.published
+    with store.writing(who=who, why=why, now=now) as writing:
+        known = writing.snapshot()
+        living = [stored.grant for stored in known.grants.values() if stored.grant.state in LIVING]
+        for ref in made.removed_resources:
+            if any(grant.resource_ref == ref for grant in living):
+                raise StalePlanError(f"{ref} has been granted since the plan was made")
+            if ref in known.resources:
+                writing.remove_resource(known.resources[ref])
+        for name in made.removed_departments:
+            owned = any(
+                stored.resource.owner == name and ref not in made.removed_resources
+                for ref, stored in known.resources.items()
+            )
+            if owned or any(grant.subscriber == name for grant in living):
+                raise StalePlanError(f"{name} has something again since the plan was made")
+            if name in known.departments:
+                writing.remove_department(name)
+    told += settle(store, bus, now=now).published
+    for name in made.removed_departments:
+        bus.cluster.delete_user(name)
+    return told
 
 
 def settle(
@@ -228,6 +300,7 @@ def _stored_resource(bus: Bus, planned: PlannedResource) -> StoredResource:
         contract_text=contract_text(contract),
         synthetic=planned.synthetic,
         owner_allows=planned.owner_allows,
+        entry=planned.entry,
     )
 
 
@@ -250,7 +323,7 @@ def _delivery_topics(
     known: Snapshot, grants: Iterable[StoredGrant], resources: Mapping[str, StoredResource]
 ) -> list[TopicSpec]:
     """As many partitions as the source has: a delivery keeps its partition, and so its order."""
-    living = [s for s in known.grants.values() if s.grant.state in (GrantState.ACTIVE, GrantState.SUSPENDED)]
+    living = [s for s in known.grants.values() if s.grant.state in LIVING]
     refs = {s.published.delivery_topic: s.grant.resource_ref for s in (*living, *grants)}
     return [_data_topic(topic, resources[ref].resource) for topic, ref in refs.items()]
 

@@ -119,7 +119,7 @@ for _dialect, _statements in (("sqlite", INDEX_SQLITE), ("postgresql", INDEX_POS
         event.listen(
             EntryRow.__table__,
             "after_create",
-            DDL(_statement.replace("%", "%%")).execute_if(dialect=_dialect),
+            DDL(_statement).execute_if(dialect=_dialect),  # type: ignore[no-untyped-call]
         )
 
 

@@ -8,14 +8,16 @@
    with (key, kind, partitions) cannot change under a resource's name.
 4. When a contract or a share type changes, every living grant of the resource is
    checked again and gets a new version, because its view or its topic changes.
-5. What is not in the file is left as it is. Revoking is a command of its own:
-   a line that someone deleted by mistake must not end an agreement, and a line
-   that is still there must not bring an ended one back.
+5. What is not in the file is left as it is: a line that someone deleted by mistake must not end an
+   agreement, and a line that is still there must not bring an ended one back. What is to go is named
+   under ``remove``, and goes only when nothing depends on it any more: no grant on a resource, no
+   grant, resource or department on a department.
+6. For every grant that is touched the plan says what its subscriber would see more and less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -23,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from govbus.avro import SchemaError
-from govbus.catalogue import Classification, Department, ShareType
-from govbus.contract import DataContract
+from govbus.catalogue import Classification, Department, ShareType, check_parent
+from govbus.contract import ContractField, DataContract
+from govbus.entry import Entry, entry_to_facts
 from govbus.errors import BusError, CatalogueError, GrantRefusedError, RefusedError
 from govbus.grant import FieldRule, Grant, GrantState
 from govbus.policy import check_grant
@@ -34,11 +37,15 @@ from govbus_console.control.catalogue_file import (
     CatalogueFile,
     DepartmentEntry,
     GrantEntry,
-    Place,
+    Removal,
     ResourceEntry,
     raise_all,
 )
 from govbus_console.control.store import Snapshot, StoredGrant, StoredResource, contract_text
+from govbus_console.control.yaml_nodes import Place
+
+LIVING = (GrantState.ACTIVE, GrantState.SUSPENDED)
+"""States in which a grant holds, if only on paper; whatever depends on one depends on these."""
 
 
 class Action(StrEnum):
@@ -53,6 +60,9 @@ class Action(StrEnum):
     ENDED = "ended"
     """In the file, but revoked or expired: it does not come back under its id."""
 
+    REMOVE = "remove"
+    """Named under ``remove``: a grant is revoked, anything else taken out of the catalogue."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -66,10 +76,13 @@ class Change:
     details: tuple[str, ...] = ()
     """What becomes what, one fact each."""
 
+    whom: tuple[str, ...] = ()
+    """Departments that receive something else because of it."""
+
     @property
     def pending(self) -> bool:
         """Whether applying would do something."""
-        return self.action in (Action.CREATE, Action.AMEND)
+        return self.action in (Action.CREATE, Action.AMEND, Action.REMOVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +94,7 @@ class PlannedResource:
     contract: DataContract
     synthetic: bool
     owner_allows: tuple[str, ...]
+    entry: Entry | None = None
 
     @property
     def ref(self) -> str:
@@ -98,6 +112,42 @@ class PlannedGrant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Impact:
+    """What one subscriber would see otherwise under one grant."""
+
+    before: Grant | None
+    """None: it receives nothing under this grant now."""
+
+    after: Grant | None
+    """None: it would receive nothing any more."""
+
+    @property
+    def grant(self) -> Grant:
+        """Either of the two, for what both have in common."""
+        found = self.after or self.before
+        if found is None:
+            raise ValueError("an impact has a before or an after")
+        return found
+
+    @property
+    def fields_more(self) -> tuple[str, ...]:
+        """Fields that it would see and does not see now."""
+        return tuple(name for name in _names(self.after) if name not in _names(self.before))
+
+    @property
+    def fields_less(self) -> tuple[str, ...]:
+        """Fields that it sees and would not see any more."""
+        return tuple(name for name in _names(self.before) if name not in _names(self.after))
+
+    @property
+    def fields_otherwise(self) -> tuple[str, ...]:
+        """Fields that it would see through another transform, as ``name: before → after``."""
+        before = {} if self.before is None else {r.name: r.transform.spec() for r in self.before.fields}
+        after = {} if self.after is None else {r.name: r.transform.spec() for r in self.after.fields}
+        return _differences((name, before[name], after[name]) for name in after if name in before)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that applying a file would do, in the order in which it is done."""
 
@@ -106,6 +156,16 @@ class Plan:
     departments: tuple[Department, ...]
     resources: tuple[PlannedResource, ...]
     grants: tuple[PlannedGrant, ...]
+    impacts: tuple[Impact, ...] = ()
+    removed_grants: tuple[str, ...] = ()
+    """Living grants that are to be revoked."""
+
+    removed_resources: tuple[str, ...] = ()
+    removed_departments: tuple[str, ...] = ()
+    """Also those that were removed before: shutting them out at the broker is done again."""
+
+    warnings: tuple[str, ...] = ()
+    """What is accepted, and unusual enough to be said."""
 
     @property
     def pending(self) -> bool:
@@ -133,13 +193,17 @@ class _Planner:
         self._changes: list[Change] = []
         self._departments = dict(known.departments)
         self._resources = {ref: _as_planned(stored) for ref, stored in known.resources.items()}
+        self._removals: dict[str, set[str]] = {"grant": set(), "resource": set(), "department": set()}
 
     def plan(self) -> Plan:
         departments = [entry.department for entry in self._catalogue.departments if self._department(entry)]
+        self._check_parents()
         resources = [planned for entry in self._catalogue.resources if (planned := self._resource(entry))]
         changed = {planned.ref for planned in resources}
         grants = [granted for entry in self._catalogue.grants if (granted := self._grant(entry))]
-        grants += self._carried_over(changed, {entry.id for entry in self._catalogue.grants})
+        removed = {removal.name for removal in self._catalogue.removals if removal.kind == "grant"}
+        grants += self._carried_over(changed, removed | {entry.id for entry in self._catalogue.grants})
+        self._remove(grants)
         raise_all(self._problems)
         self._not_in_file()
         return Plan(
@@ -148,6 +212,11 @@ class _Planner:
             departments=tuple(departments),
             resources=tuple(resources),
             grants=tuple(grants),
+            impacts=tuple(self._impacts(grants)),
+            removed_grants=tuple(sorted(self._removals["grant"])),
+            removed_resources=tuple(sorted(self._removals["resource"])),
+            removed_departments=tuple(sorted(self._removals["department"])),
+            warnings=tuple(self._warnings()),
         )
 
     def _department(self, entry: DepartmentEntry) -> bool:
@@ -160,8 +229,34 @@ class _Planner:
             "department",
             department.name,
             Action.AMEND,
-            _differences([("title", before.title, department.title)]),
+            _differences(
+                (word, getattr(before, word), getattr(department, word))
+                for word in ("title", "level", "parent", "credit_code", "contact")
+            ),
         )
+
+    def _check_parents(self) -> None:
+        """Also of departments that the file does not name: their parent may have another level now."""
+        places = {entry.department.name: entry.place for entry in self._catalogue.departments}
+        for department in self._departments.values():
+            if department.parent is None:
+                continue
+            place = places.get(department.name) or places.get(department.parent)
+            if place is None:
+                continue  # neither is stated here, and both were checked when they were
+            parent = self._departments.get(department.parent)
+            if parent is None:
+                self._refuse(
+                    CatalogueError,
+                    place,
+                    f"department {department.name}: there is no department {department.parent!r}; "
+                    "add its parent under departments",
+                )
+                continue
+            try:
+                check_parent(department, parent)
+            except ValueError as error:
+                self._refuse(CatalogueError, place, f"department {department.name}: {error}")
 
     def _resource(self, entry: ResourceEntry) -> PlannedResource | None:
         planned = PlannedResource(
@@ -170,8 +265,10 @@ class _Planner:
             contract=entry.contract,
             synthetic=entry.synthetic,
             owner_allows=entry.owner_allows,
+            entry=entry.entry,
         )
         before = self._known.resources.get(entry.ref)
+        removed = self._known.removed_resources.get(entry.ref)
         if entry.contract.owner not in self._departments:
             self._refuse(
                 CatalogueError,
@@ -181,7 +278,9 @@ class _Planner:
             )
         self._resources[entry.ref] = planned
         if before is None:
-            self._change("resource", entry.ref, Action.CREATE)
+            # Its topics and contract versions outlive a resource's removal.
+            if removed is None or self._may_follow(entry, removed):
+                self._change("resource", entry.ref, Action.CREATE)
             return planned
         if not self._may_follow(entry, before):
             return None
@@ -192,9 +291,16 @@ class _Planner:
                 ("synthetic", before.synthetic, planned.synthetic),
                 ("owner_allows", list(before.owner_allows), list(planned.owner_allows)),
                 ("contract", before.contract.version, planned.contract.version),
+                *_entry_facts(before.entry, planned.entry),
             ]
         )
-        return planned if self._change("resource", entry.ref, Action.AMEND, details) else None
+        whom = sorted(
+            stored.grant.subscriber
+            for stored in self._known.grants.values()
+            if stored.grant.resource_ref == entry.ref and stored.grant.state in LIVING
+        )
+        changed = self._change("resource", entry.ref, Action.AMEND, details, tuple(dict.fromkeys(whom)))
+        return planned if changed else None
 
     def _may_follow(self, entry: ResourceEntry, before: StoredResource) -> bool:
         old, new = before.contract, entry.contract
@@ -245,7 +351,7 @@ class _Planner:
             grant = self._checked(entry, resource, None)
             if grant is None:
                 return None
-            self._change("grant", entry.id, Action.CREATE)
+            self._change("grant", entry.id, Action.CREATE, whom=(entry.subscriber,))
             return PlannedGrant(grant=grant, contract=resource.contract, share_type=resource.share_type)
         return self._amended(entry, resource, before)
 
@@ -253,7 +359,7 @@ class _Planner:
         self, entry: GrantEntry, resource: PlannedResource, before: StoredGrant
     ) -> PlannedGrant | None:
         old = before.grant
-        if old.state in (GrantState.REVOKED, GrantState.EXPIRED):
+        if old.state not in LIVING:
             self._changes.append(
                 Change(
                     kind="grant",
@@ -289,7 +395,7 @@ class _Planner:
                 *self._of_the_resource(before, resource),
             ]
         )
-        if not self._change("grant", entry.id, Action.AMEND, details):
+        if not self._change("grant", entry.id, Action.AMEND, details, (entry.subscriber,)):
             return None
         return PlannedGrant(grant=grant, contract=resource.contract, share_type=resource.share_type)
 
@@ -337,16 +443,10 @@ class _Planner:
         """Living grants that the file does not name, of resources that it changes."""
         for stored in self._known.grants.values():
             grant = stored.grant
-            if (
-                grant.id in in_file
-                or grant.resource_ref not in changed
-                or grant.state not in (GrantState.ACTIVE, GrantState.SUSPENDED)
-            ):
+            if grant.id in in_file or grant.resource_ref not in changed or grant.state not in LIVING:
                 continue
             resource = self._resources[grant.resource_ref]
             details = _differences(self._of_the_resource(stored, resource))
-            if not details:
-                continue
             renewed = replace(grant, version=grant.version + 1)
             if resource.share_type is not ShareType.WITHHELD:
                 try:
@@ -355,7 +455,10 @@ class _Planner:
                     place = next(e.place for e in self._catalogue.resources if e.ref == grant.resource_ref)
                     self._problems.append(_placed(error, place, grant.id))
                     continue
-            self._change("grant", grant.id, Action.AMEND, details)
+            if not details:
+                # Its view stays as it is; what the entry says of its fields had to be asked all the same.
+                continue
+            self._change("grant", grant.id, Action.AMEND, details, (grant.subscriber,))
             yield PlannedGrant(grant=renewed, contract=resource.contract, share_type=resource.share_type)
 
     def _of_the_resource(self, stored: StoredGrant, resource: PlannedResource) -> list[tuple[str, Any, Any]]:
@@ -366,23 +469,121 @@ class _Planner:
             ("share_type", before.resource.share_type.value, resource.share_type.value),
         ]
 
+    def _remove(self, grants: Iterable[PlannedGrant]) -> None:
+        """Plan what the file says is to go, and refuse it where something depends on it."""
+        for removal in self._catalogue.removals:
+            if removal.kind == "grant":
+                self._remove_grant(removal)
+        living = {
+            stored.grant.id: stored.grant
+            for stored in self._known.grants.values()
+            if stored.grant.state in LIVING and stored.grant.id not in self._removals["grant"]
+        } | {planned.grant.id: planned.grant for planned in grants}
+        for removal in self._catalogue.removals:
+            if removal.kind == "resource":
+                users = sorted(grant.id for grant in living.values() if grant.resource_ref == removal.name)
+                self._remove_one(removal, self._known.resources, self._known.removed_resources, users)
+        for removal in self._catalogue.removals:
+            if removal.kind == "department":
+                users = sorted(grant.id for grant in living.values() if grant.subscriber == removal.name)
+                users += sorted(
+                    ref
+                    for ref, resource in self._resources.items()
+                    if resource.contract.owner == removal.name and ref not in self._removals["resource"]
+                )
+                gone = {other.name for other in self._catalogue.removals if other.kind == "department"}
+                users += sorted(
+                    department.name
+                    for department in self._departments.values()
+                    if department.parent == removal.name and department.name not in gone
+                )
+                self._remove_one(removal, self._known.departments, self._known.removed_departments, users)
+
+    def _remove_grant(self, removal: Removal) -> None:
+        stored = self._known.grants.get(removal.name)
+        if stored is None:
+            self._refuse(
+                CatalogueError, removal.place, f"there is no grant {removal.name!r}; take the line out"
+            )
+        elif stored.grant.state in LIVING:
+            self._removals["grant"].add(removal.name)
+            self._change("grant", removal.name, Action.REMOVE, whom=(stored.grant.subscriber,))
+        else:
+            self._change("grant", removal.name, Action.NOTHING)
+
+    def _remove_one(
+        self,
+        removal: Removal,
+        there: Mapping[str, object],
+        removed: Mapping[str, object],
+        users: Iterable[str],
+    ) -> None:
+        depending = ", ".join(users)
+        if depending:
+            self._refuse(
+                GrantRefusedError,
+                removal.place,
+                f"{removal.kind} {removal.name} cannot be removed; "
+                f"remove first what depends on it: {depending}",
+            )
+        elif removal.name in there:
+            self._removals[removal.kind].add(removal.name)
+            self._change(removal.kind, removal.name, Action.REMOVE)
+        elif removal.name in removed:
+            if removal.kind == "department":
+                self._removals[removal.kind].add(removal.name)
+            self._change(removal.kind, removal.name, Action.NOTHING)
+        else:
+            self._refuse(
+                CatalogueError,
+                removal.place,
+                f"there is no {removal.kind} {removal.name!r}; take the line out",
+            )
+
+    def _impacts(self, grants: Iterable[PlannedGrant]) -> Iterable[Impact]:
+        for planned in grants:
+            grant = planned.grant
+            withheld = planned.share_type is ShareType.WITHHELD
+            impact = Impact(before=self._seen_now(grant.id), after=None if withheld else grant)
+            if impact.before or impact.after:
+                yield impact
+        for name in sorted(self._removals["grant"]):
+            before = self._seen_now(name)
+            if before is not None:
+                yield Impact(before=before, after=None)
+
+    def _seen_now(self, grant_id: str) -> Grant | None:
+        stored = self._known.grants.get(grant_id)
+        if stored is None:
+            return None
+        resource = self._known.resources[stored.grant.resource_ref].resource
+        return None if resource.share_type is ShareType.WITHHELD else stored.grant
+
+    def _warnings(self) -> Iterable[str]:
+        for resource in self._catalogue.resources:
+            for warning in () if resource.entry is None else resource.entry.warnings:
+                yield f"{resource.place}: resource {resource.ref}: {warning}"
+
     def _not_in_file(self) -> None:
         planned = {(change.kind, change.name) for change in self._changes}
         stored = [("department", name) for name in self._known.departments]
         stored += [("resource", ref) for ref in self._known.resources]
-        stored += [
-            ("grant", name)
-            for name, kept in self._known.grants.items()
-            if kept.grant.state not in (GrantState.REVOKED, GrantState.EXPIRED)
-        ]
+        stored += [("grant", name) for name, kept in self._known.grants.items() if kept.grant.state in LIVING]
         for kind, name in stored:
             if (kind, name) not in planned:
                 self._changes.append(Change(kind=kind, name=name, action=Action.LEFT))
 
-    def _change(self, kind: str, name: str, action: Action, details: tuple[str, ...] = ()) -> bool:
+    def _change(
+        self,
+        kind: str,
+        name: str,
+        action: Action,
+        details: tuple[str, ...] = (),
+        whom: tuple[str, ...] = (),
+    ) -> bool:
         if action is Action.AMEND and not details:
-            action = Action.NOTHING
-        change = Change(kind=kind, name=name, action=action, details=details)
+            action, whom = Action.NOTHING, ()
+        change = Change(kind=kind, name=name, action=action, details=details, whom=whom)
         self._changes.append(change)
         return change.pending
 
@@ -391,13 +592,11 @@ class _Planner:
 
 
 def _allowed(grant: Grant, resource: PlannedResource) -> None:
-    """Hold a grant against the permission model; fields that the owner has opened count as internal."""
+    """Hold a grant against the permission model; fields that the owner has opened need no more."""
     contract = replace(
         resource.contract,
         fields=tuple(
-            replace(field, classification=Classification.INTERNAL)
-            if field.name in resource.owner_allows and field.classification.needs_owner
-            else field
+            _opened(field) if field.name in resource.owner_allows else field
             for field in resource.contract.fields
         ),
     )
@@ -406,6 +605,15 @@ def _allowed(grant: Grant, resource: PlannedResource) -> None:
         view_schema(grant, resource.contract)
     except SchemaError as error:
         raise GrantRefusedError(f"its view has no schema: {error}") from None
+
+
+def _opened(field: ContractField) -> ContractField:
+    """A field as unconditional sharing may have it; what is withheld stays withheld."""
+    return replace(
+        field,
+        classification=Classification.INTERNAL if field.classification.needs_owner else field.classification,
+        share_type=None if field.share_type is ShareType.CONDITIONAL else field.share_type,
+    )
 
 
 def _placed(error: RefusedError, place: Place, grant_id: str) -> RefusedError:
@@ -421,7 +629,31 @@ def _as_planned(stored: StoredResource) -> PlannedResource:
         contract=stored.contract,
         synthetic=stored.synthetic,
         owner_allows=stored.owner_allows,
+        entry=stored.entry,
     )
+
+
+def _names(grant: Grant | None) -> tuple[str, ...]:
+    return () if grant is None else tuple(rule.name for rule in grant.fields)
+
+
+def _entry_facts(before: Entry | None, after: Entry | None) -> list[tuple[str, Any, Any]]:
+    """What differs between two entries, word by word; items one by one."""
+    if before is None or after is None:
+        return [("entry", "none" if before is None else "stated", "none" if after is None else "stated")]
+    old, new = entry_to_facts(before), entry_to_facts(after)
+    facts: list[tuple[str, Any, Any]] = [(word, old[word], new[word]) for word in new if word != "items"]
+    was = {item["name"]: item for item in old["items"]}
+    becomes = {item["name"]: item for item in new["items"]}
+    for name in sorted(was.keys() | becomes.keys()):
+        facts.append((f"item {name}", _said(was.get(name)), _said(becomes.get(name))))
+    return facts
+
+
+def _said(item: Mapping[str, Any] | None) -> str:
+    if item is None:
+        return "none"
+    return " ".join(str(value) for word, value in item.items() if word != "name" and value not in (None, ""))
 
 
 def _shown(fields: Iterable[FieldRule]) -> list[Any]:
