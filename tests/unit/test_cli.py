@@ -70,7 +70,7 @@ def test_the_command_line_has_what_the_manual_names() -> None:
 
     assert names == {
         "up", "down", "demo", "apply", "plan", "status", "doctor", "capture", "exchange", "land",
-        "revoke", "suspend", "resume", "tail", "explain", "who-received",
+        "revoke", "suspend", "resume", "tail", "explain", "who-received", "find", "who-uses", "can",
     }  # fmt: skip
 
 
@@ -203,7 +203,8 @@ def test_with_json_an_error_is_one_object_on_stderr(
 
 
 @pytest.mark.parametrize(
-    "words", [["frobnicate"], ["plan"], ["apply", "--frob"], ["revoke"], ["tail", "x", "--count", "none"]]
+    "words",
+    [["frobnicate"], ["plan"], ["apply", "--frob"], ["apply"], ["revoke"], ["tail", "x", "--count", "none"]],
 )
 def test_a_wrong_call_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(words) == render.USAGE

@@ -94,7 +94,8 @@ def apply(
     assert path is not None  # noqa: S101  one of the two was given
     with connect.bus() as bus, connect.store() as store:
         done = apply_file(path, store, bus, who=actor(who), why=why or f"applied {path.name}", saved=saved)
-        resources = store.snapshot().resources
+        known = store.snapshot()
+    resources = {**known.removed_resources, **known.resources}
     data = _plan_data(done.plan, _count(done.plan, resources, count_seconds))
     show(data | {"published": done.published}, as_json=as_json, text=_plan_text(done.plan, data, "changed"))
     if detailed and done.plan.pending:
