@@ -18,6 +18,7 @@ import yaml
 
 from govbus.catalogue import ShareType
 from govbus.contract import DataContract, parse_contract
+from govbus.entry import Entry, SaidItem, items_of, with_items
 from govbus.errors import RefusedError
 from govbus.grant import FieldRule, Grant, GrantState
 from govbus.policy import Decision, Reason, check_grant, decide
@@ -61,10 +62,16 @@ def the_contract(resource: dict[str, Any]) -> DataContract:
     owner, name = resource["name"].split(".")
     fields = [
         {"name": field, "type": TYPES[avro_type], "classification": grade}
-        for field, (avro_type, grade) in resource["fields"].items()
+        for field, (avro_type, grade, *_) in resource["fields"].items()
     ]
     schema = {"type": "record", "name": "Row", "govbus": {"key": resource["key"]}, "fields": fields}
-    return parse_contract(json.dumps(schema), owner=owner, resource=name)
+    contract = parse_contract(json.dumps(schema), owner=owner, resource=name)
+    said = [
+        SaidItem(name=field, share_type=ShareType(own[0]))
+        for field, (_, _, *own) in resource["fields"].items()
+        if own
+    ]
+    return with_items(contract, Entry(abstract="Rows", items=items_of(contract, said)))
 
 
 def the_grant(resource: dict[str, Any], said: dict[str, Any]) -> Grant:

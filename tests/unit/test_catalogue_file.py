@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from govbus.catalogue import ShareType
+from govbus.catalogue import Department, DepartmentLevel, ShareType
+from govbus.entry import UpdateCycle, entry_to_facts
 from govbus.errors import CatalogueError, TransformRefusedError
 from govbus.grant import DataDuty
 from govbus.transform import Keep, Pseudonym
@@ -283,3 +284,172 @@ def test_owner_allows_says_nothing_about_a_conditional_resource(tmp_path: Path) 
     )
 
     assert "line 9: resources[0].owner_allows: only an unconditional resource needs it; remove it" in said
+
+
+ENTRY = """\
+    share_type: conditional
+    entry:
+      code: 330000A01/000001
+      category: [基础信息资源, 行政区划]
+      provider: 省统计局
+      provider_code: 11330000DEM0000012
+      abstract: Codes of divisions
+      format: database
+      items:
+        - {name: code, title: 区划代码, type: C, length: 12, classification: public}
+        - {name: officer, share_type: withheld}
+      condition: Needed for a duty
+      manner: platform
+      open: true
+      open_condition: by application
+      update_cycle: yearly
+      published_on: 2026-01-05
+      related_codes: [330000A01/000002]
+      legal_basis: Statistics law
+"""
+WITH_ENTRY = VALID.replace("    share_type: conditional\n", ENTRY)
+
+
+def test_an_entry_says_what_the_catalogue_says(tmp_path: Path) -> None:
+    (resource,) = read_catalogue(write(tmp_path, WITH_ENTRY)).resources
+
+    assert resource.entry is not None
+    assert entry_to_facts(resource.entry) == {
+        "code": "330000A01/000001",
+        "category": ["基础信息资源", "行政区划"],
+        "provider": "省统计局",
+        "provider_code": "11330000DEM0000012",
+        "abstract": "Codes of divisions",
+        "format": "database",
+        "items": [
+            {"name": "code", "title": "区划代码", "type": "C", "length": 12}
+            | {"classification": "public", "share_type": None},
+            {"name": "name", "title": "", "type": "C", "length": None}
+            | {"classification": "public", "share_type": None},
+            {"name": "officer", "title": "", "type": "C", "length": None}
+            | {"classification": "sensitive", "share_type": "withheld"},
+        ],
+        "condition": "Needed for a duty",
+        "manner": "platform",
+        "open": True,
+        "open_condition": "by application",
+        "update_cycle": "yearly",
+        "published_on": "2026-01-05",
+        "related_codes": ["330000A01/000002"],
+        "legal_basis": "Statistics law",
+        "ground": "",
+    }
+    assert resource.contract.field("officer").share_type is ShareType.WITHHELD
+
+
+def test_a_file_without_entries_reads_as_before(tmp_path: Path) -> None:
+    catalogue = read_catalogue(write(tmp_path, VALID))
+
+    assert catalogue.resources[0].entry is None
+    assert catalogue.departments[0].department == Department(name="stats", title="Statistics bureau")
+    assert catalogue.removals == ()
+
+
+def test_the_update_cycle_follows_from_the_contract_where_nobody_says_it(tmp_path: Path) -> None:
+    monthly = DIVISIONS | {"govbus": {"version": 1, "key": ["code"], "updateInterval": "P1M"}}
+    unsaid = WITH_ENTRY.replace("      update_cycle: yearly\n", "")
+
+    (resource,) = read_catalogue(write(tmp_path, unsaid, contract=monthly)).resources
+
+    assert resource.entry is not None
+    assert resource.entry.update_cycle is UpdateCycle.MONTHLY
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        (
+            "condition: Needed for a duty",
+            "ground: A law",
+            "resources[0].entry: a conditional resource states",
+        ),
+        ("      abstract: Codes of divisions\n", "", "resources[0].entry.abstract: missing"),
+        ("type: C", "type: X", "resources[0].entry.items[0].type: 'X' is none of them; write one of C, N"),
+        ("type: C", "type: I", "the contract's type is C, not I"),
+        ("length: 12", "length: -1", "items[0].length: not a length; write a whole number from 1"),
+        ("{name: officer,", "{name: code,", "items[1]: 'code' is described twice"),
+        ("{name: officer,", "{name: oficer,", "'oficer' is not a field of stats.divisions"),
+        ("{name: officer, share_type: withheld}", "officer", "items[1]: not a mapping"),
+        ("2026-01-05", "5.1.2026", "published_on: not a day; write it as 2026-01-31"),
+        ("11330000DEM0000012", "11330000DEM0000013", "not the check character of the others (GB 32100)"),
+        ("manner: platform", "manner: pigeon", "manner: 'pigeon' is none of them; write one of platform"),
+        ("open: true", "open: maybe", "entry.open: 'maybe' is neither"),
+        ("legal_basis", "basis", "resources[0].entry.basis: unknown; write one of abstract, "),
+        ("[基础信息资源, 行政区划]", "基础信息资源/行政区划", "entry.category: not a list"),
+    ],
+)
+def test_a_mistake_in_an_entry_is_named_with_its_place(
+    tmp_path: Path, before: str, after: str, says: str
+) -> None:
+    assert before in WITH_ENTRY
+
+    said = complaint(tmp_path, WITH_ENTRY.replace(before, after, 1))
+
+    assert says in said
+    assert "catalogue.yaml, line " in said
+
+
+def test_a_department_says_where_it_stands(tmp_path: Path) -> None:
+    text = VALID.replace(
+        "    title: Statistics bureau\n",
+        "    title: Statistics bureau\n    level: city\n    parent: quzhou\n"
+        "    credit_code: 11330000DEM0000012\n    contact: Data office\n",
+    )
+
+    department = read_catalogue(write(tmp_path, text)).departments[0].department
+
+    assert department == Department(
+        name="stats",
+        title="Statistics bureau",
+        level=DepartmentLevel.CITY,
+        parent="quzhou",
+        credit_code="11330000DEM0000012",
+        contact="Data office",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            "credit_code: 11330000DEM0000013",
+            "departments[0].credit_code: the last character is not the check",
+        ),
+        ("level: village", "departments[0].level: 'village' is none of them; write one of national, "),
+        ("parent: quzhou", "departments[0].level: missing beside parent"),
+    ],
+)
+def test_a_department_that_cannot_be_is_named_with_its_place(tmp_path: Path, words: str, says: str) -> None:
+    said = complaint(tmp_path, VALID.replace("    title: Statistics", f"    {words}\n    title: Statistics"))
+
+    assert says in said
+
+
+def test_what_is_to_go_is_named_and_not_stated_as_well(tmp_path: Path) -> None:
+    removing = VALID + "remove:\n  grants: [old-grant]\n  departments: [tax]\n  resources: [stats.old]\n"
+
+    removals = read_catalogue(write(tmp_path, removing)).removals
+    both = complaint(tmp_path, removing.replace("[tax]", "[stats]"))
+    twice = complaint(tmp_path, removing.replace("[tax]", "[tax, tax]"))
+
+    assert {(removal.kind, removal.name) for removal in removals} == {
+        ("grant", "old-grant"),
+        ("resource", "stats.old"),
+        ("department", "tax"),
+    }
+    assert "line 19: department 'stats' is stated and to be removed; keep one" in both
+    assert "'tax' is also at line 19" in twice
+
+
+def test_the_digest_moves_with_the_file_and_with_each_contract(tmp_path: Path) -> None:
+    first = read_catalogue(write(tmp_path, VALID)).digest
+
+    assert read_catalogue(write(tmp_path, VALID)).digest == first
+    assert read_catalogue(write(tmp_path, VALID + "# a remark\n")).digest != first
+    documented = read_catalogue(write(tmp_path, VALID, contract=DIVISIONS | {"doc": "Codes"}))
+    assert documented.digest != first

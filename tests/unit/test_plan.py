@@ -86,6 +86,7 @@ def applied(made: Plan, known: Snapshot = NOTHING_KNOWN) -> Snapshot:
             contract_text=contract_text(resource.contract),
             synthetic=resource.synthetic,
             owner_allows=resource.owner_allows,
+            entry=resource.entry,
         )
         for resource in made.resources
     }
@@ -332,3 +333,207 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     first, second = str(caught.value).splitlines()
     assert "grant health-residents" in first
     assert "grant second: civil.residents has no field 'strett'" in second
+
+
+def with_entry(*items: str, text: str = CATALOGUE, condition: str = "Needed for a duty") -> str:
+    said = f"abstract: Residents\n      condition: {condition}\n      items: [{', '.join(items)}]"
+    entry = f"    entry:\n      {said}\n"
+    return text.replace("grants:\n", f"{entry}grants:\n")
+
+
+def test_an_item_that_is_withheld_may_be_granted_to_nobody(tmp_path: Path) -> None:
+    withheld = "{name: street, share_type: withheld}"
+
+    for text in (
+        CATALOGUE,
+        CATALOGUE.replace("street,", 'street: "null",'),
+        CATALOGUE.replace("[street, ", "[").replace("rows: all", "rows: street = 'x'"),
+    ):
+        with pytest.raises(GrantRefusedError, match="field 'street' is withheld"):
+            planned(tmp_path, with_entry(withheld, text=text))
+    assert planned(tmp_path, with_entry(withheld, text=CATALOGUE.replace("[street, ", "["))).grants
+
+
+def test_an_item_with_conditions_needs_the_owners_word_in_unconditional_sharing(tmp_path: Path) -> None:
+    text = with_entry(
+        "{name: street, share_type: conditional}",
+        text=CATALOGUE.replace("share_type: conditional", "share_type: unconditional\n    owner_allows: []"),
+    )
+
+    with pytest.raises(GrantRefusedError, match="field 'street' is conditional: it stays out"):
+        planned(tmp_path, text.replace("owner_allows: []", "owner_allows: [id_number]"))
+    assert planned(tmp_path, text.replace("owner_allows: []", "owner_allows: [id_number, street]")).grants
+
+
+def test_an_item_cannot_be_withheld_from_under_a_grant(tmp_path: Path) -> None:
+    """Also when the file does not name the grant: the exchange would go on delivering it."""
+    known = applied(planned(tmp_path))
+    withheld = with_entry("{name: street, share_type: withheld}")
+
+    with pytest.raises(GrantRefusedError, match="field 'street' is withheld"):
+        planned(tmp_path, withheld, known=known)
+    with pytest.raises(GrantRefusedError, match="grant health-residents: field 'street' is withheld"):
+        planned(tmp_path, withheld.split("grants:", maxsplit=1)[0], known=known)
+
+    narrowed = planned(tmp_path, withheld.replace("[street, ", "["), known=known)
+    assert [entry.grant.version for entry in narrowed.grants] == [2]
+
+
+def test_what_an_entry_says_otherwise_is_shown_word_by_word(tmp_path: Path) -> None:
+    known = applied(planned(tmp_path, with_entry("{name: street, length: 20}")))
+
+    made = planned(tmp_path, with_entry("{name: street, length: 30}", condition="Agreed"), known=known)
+    again = planned(tmp_path, with_entry("{name: street, length: 20}"), known=known)
+
+    (change,) = [change for change in made.changes if change.pending]
+    assert (change.name, change.whom) == ("civil.residents", ("health",))
+    assert change.details == (
+        "condition: Needed for a duty → Agreed",
+        "item street: C 20 internal → C 30 internal",
+    )
+    assert made.grants == ()
+    assert not again.pending
+
+
+def test_an_unusual_code_is_taken_with_a_warning(tmp_path: Path) -> None:
+    text = with_entry().replace("      abstract:", "      code: ABC-1\n      abstract:")
+
+    made = planned(tmp_path, text)
+
+    (warning,) = made.warnings
+    assert "catalogue.yaml, line 5: resource civil.residents: code 'ABC-1' is not six digits" in warning
+    assert planned(tmp_path, text.replace("ABC-1", "330000/1")).warnings == ()
+
+
+LEVELS = CATALOGUE.replace("title: Civil affairs}", "title: Civil affairs, level: province}").replace(
+    "title: Health commission}", "title: Health commission, level: city, parent: civil}"
+)
+
+
+def test_a_department_stands_below_one_of_a_higher_level(tmp_path: Path) -> None:
+    known = applied(planned(tmp_path, LEVELS))
+
+    assert known.departments["health"].parent == "civil"
+    for before, after, says in (
+        ("parent: civil", "parent: finance", "there is no department 'finance'"),
+        ("level: province", "level: city", "'civil' has level city and cannot be the parent of 'health'"),
+        (", level: province", "", "'civil' has no level"),
+        ("parent: civil", "parent: health", "'health' has level city and cannot be the parent of 'health'"),
+    ):
+        with pytest.raises(CatalogueError, match=says):
+            planned(tmp_path, LEVELS.replace(before, after))
+    with pytest.raises(CatalogueError, match="line 2: department health: 'civil' has level county"):
+        planned(
+            tmp_path, "departments:\n  - {name: civil, title: Civil affairs, level: county}\n", known=known
+        )
+
+
+def test_the_plan_says_which_fields_a_subscriber_would_see_more_and_less(tmp_path: Path) -> None:
+    new = planned(tmp_path)
+    known = applied(new)
+    other = CATALOGUE.replace("[street, id_number: pseudonym]", "[name: {truncate: 1}, id_number: keep]")
+
+    made = planned(tmp_path, other, known=known)
+
+    (granted,), (amended,) = new.impacts, made.impacts
+    assert (granted.fields_more, granted.fields_less) == (("id_number", "street"), ())
+    assert (amended.fields_more, amended.fields_less) == (("name",), ("street",))
+    assert amended.fields_otherwise == ("id_number: pseudonym → keep",)
+    (change,) = [change for change in made.changes if change.pending]
+    assert change.whom == ("health",)
+
+
+def test_withholding_a_resource_takes_everything_from_its_subscribers(tmp_path: Path) -> None:
+    known = applied(planned(tmp_path))
+
+    made = planned(tmp_path, CATALOGUE.replace("conditional", "withheld"), known=known)
+
+    (impact,) = made.impacts
+    assert (impact.fields_more, impact.fields_less, impact.after) == ((), ("id_number", "street"), None)
+
+
+REMOVE_ALL = """\
+remove:
+  grants: [health-residents]
+  resources: [civil.residents]
+  departments: [civil, health]
+"""
+
+
+def test_what_is_removed_by_name_is_planned_in_full(tmp_path: Path) -> None:
+    known = applied(planned(tmp_path))
+
+    made = planned(tmp_path, REMOVE_ALL, known=known)
+
+    assert actions(made) == dict.fromkeys(
+        ["health-residents", "civil.residents", "civil", "health"], Action.REMOVE
+    )
+    assert made.pending
+    assert (made.removed_grants, made.removed_resources) == (("health-residents",), ("civil.residents",))
+    assert made.removed_departments == ("civil", "health")
+    (impact,) = made.impacts
+    assert impact.fields_less == ("id_number", "street")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (
+            "  grants: [health-residents]\n",
+            "resource civil.residents cannot be removed; .*: health-residents",
+        ),
+        ("  resources: [civil.residents]\n", "department civil cannot be removed; .*: civil.residents"),
+    ],
+)
+@pytest.mark.parametrize("state", [GrantState.ACTIVE, GrantState.SUSPENDED])
+def test_nothing_is_removed_that_something_depends_on(
+    tmp_path: Path, line: str, says: str, state: GrantState
+) -> None:
+    known = with_state(applied(planned(tmp_path)), state)
+
+    with pytest.raises(GrantRefusedError, match=says):
+        planned(tmp_path, REMOVE_ALL.replace(line, ""), known=known)
+
+
+def test_a_department_above_others_is_not_removed(tmp_path: Path) -> None:
+    without = LEVELS.split("resources:", maxsplit=1)[0]
+    known = applied(planned(tmp_path, without))
+
+    with pytest.raises(GrantRefusedError, match="department civil cannot be removed; .*: health"):
+        planned(tmp_path, "remove: {departments: [civil]}\n", known=known)
+    assert planned(tmp_path, "remove: {departments: [civil, health]}\n", known=known).pending
+
+
+def test_a_resource_is_not_removed_while_the_same_file_grants_it(tmp_path: Path) -> None:
+    known = applied(planned(tmp_path, CATALOGUE.split("grants:", maxsplit=1)[0]))
+    granting = "grants:" + CATALOGUE.split("grants:")[1] + "remove: {resources: [civil.residents]}\n"
+
+    with pytest.raises(GrantRefusedError, match="depends on it: health-residents"):
+        planned(tmp_path, granting, known=known)
+
+
+@pytest.mark.parametrize("kind", ["grants", "resources", "departments"])
+def test_a_name_that_was_never_there_is_not_removed(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(CatalogueError, match=r"line 1: there is no \w+ 'civl'; take the line out"):
+        planned(tmp_path, f"remove: {{{kind}: [civl]}}\n", known=applied(planned(tmp_path)))
+
+
+def test_removing_again_changes_nothing_and_coming_back_keeps_the_contract(tmp_path: Path) -> None:
+    there = with_state(applied(planned(tmp_path)), GrantState.REVOKED)
+    gone = replace(
+        there,
+        departments={},
+        resources={},
+        removed_departments=there.departments,
+        removed_resources=there.resources,
+    )
+
+    again = planned(tmp_path, REMOVE_ALL, known=gone)
+
+    assert not again.pending
+    # Shutting them out at the broker is done again, in case it was cut short.
+    assert again.removed_departments == ("civil", "health")
+    without_grant = CATALOGUE.split("grants:", maxsplit=1)[0]
+    assert actions(planned(tmp_path, without_grant, known=gone))["civil.residents"] is Action.CREATE
+    with pytest.raises(CatalogueError, match="version 1 has changed"):
+        planned(tmp_path, without_grant, known=gone, contract=RESIDENTS | {"doc": "Others"})
