@@ -35,7 +35,8 @@ from govbus_console.cluster import DAY_MS, TopicSpec
 from govbus_console.control import outbox, shared_access
 from govbus_console.control.bus import Bus, ensure_user, register, set_up
 from govbus_console.control.catalogue_file import CatalogueFile, read_catalogue
-from govbus_console.control.plan import LIVING, Plan, PlannedGrant, PlannedResource, plan
+from govbus_console.control.plan import Plan, PlannedGrant, PlannedResource, plan
+from govbus_console.control.planned import LIVING
 from govbus_console.control.saved_plan import SavedPlan
 from govbus_console.control.store import (
     ControlStore,

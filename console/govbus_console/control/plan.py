@@ -18,14 +18,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from govbus.avro import SchemaError
-from govbus.catalogue import Classification, Department, ShareType, check_parent
+from govbus.catalogue import Classification, ShareType, check_parent
 from govbus.contract import ContractField, DataContract
 from govbus.entry import Entry, entry_to_facts
 from govbus.errors import BusError, CatalogueError, GrantRefusedError, RefusedError
@@ -37,140 +35,24 @@ from govbus_console.control.catalogue_file import (
     CatalogueFile,
     DepartmentEntry,
     GrantEntry,
-    Removal,
     ResourceEntry,
     raise_all,
 )
+from govbus_console.control.planned import (
+    LIVING,
+    Action,
+    Change,
+    Impact,
+    Plan,
+    PlannedGrant,
+    PlannedResource,
+    differences,
+)
+from govbus_console.control.removal import plan_removals
 from govbus_console.control.store import Snapshot, StoredGrant, StoredResource, contract_text
 from govbus_console.control.yaml_nodes import Place
 
-LIVING = (GrantState.ACTIVE, GrantState.SUSPENDED)
-"""States in which a grant holds, if only on paper; whatever depends on one depends on these."""
-
-
-class Action(StrEnum):
-    """What applying would do with one entry."""
-
-    CREATE = "create"
-    AMEND = "amend"
-    NOTHING = "nothing"
-    LEFT = "left as is"
-    """In the store and not in the file."""
-
-    ENDED = "ended"
-    """In the file, but revoked or expired: it does not come back under its id."""
-
-    REMOVE = "remove"
-    """Named under ``remove``: a grant is revoked, anything else taken out of the catalogue."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One line of a plan."""
-
-    kind: str
-    """department, resource or grant"""
-
-    name: str
-    action: Action
-    details: tuple[str, ...] = ()
-    """What becomes what, one fact each."""
-
-    whom: tuple[str, ...] = ()
-    """Departments that receive something else because of it."""
-
-    @property
-    def pending(self) -> bool:
-        """Whether applying would do something."""
-        return self.action in (Action.CREATE, Action.AMEND, Action.REMOVE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedResource:
-    """A resource to be written; the registry's ids are not known yet."""
-
-    title: str
-    share_type: ShareType
-    contract: DataContract
-    synthetic: bool
-    owner_allows: tuple[str, ...]
-    entry: Entry | None = None
-
-    @property
-    def ref(self) -> str:
-        """``owner.resource``."""
-        return f"{self.contract.owner}.{self.contract.resource}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedGrant:
-    """A grant version to be written; topic and schemas are not known yet."""
-
-    grant: Grant
-    contract: DataContract
-    share_type: ShareType
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Impact:
-    """What one subscriber would see otherwise under one grant."""
-
-    before: Grant | None
-    """None: it receives nothing under this grant now."""
-
-    after: Grant | None
-    """None: it would receive nothing any more."""
-
-    @property
-    def grant(self) -> Grant:
-        """Either of the two, for what both have in common."""
-        found = self.after or self.before
-        if found is None:
-            raise ValueError("an impact has a before or an after")
-        return found
-
-    @property
-    def fields_more(self) -> tuple[str, ...]:
-        """Fields that it would see and does not see now."""
-        return tuple(name for name in _names(self.after) if name not in _names(self.before))
-
-    @property
-    def fields_less(self) -> tuple[str, ...]:
-        """Fields that it sees and would not see any more."""
-        return tuple(name for name in _names(self.before) if name not in _names(self.after))
-
-    @property
-    def fields_otherwise(self) -> tuple[str, ...]:
-        """Fields that it would see through another transform, as ``name: before → after``."""
-        before = {} if self.before is None else {r.name: r.transform.spec() for r in self.before.fields}
-        after = {} if self.after is None else {r.name: r.transform.spec() for r in self.after.fields}
-        return _differences((name, before[name], after[name]) for name in after if name in before)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """All that applying a file would do, in the order in which it is done."""
-
-    path: Path
-    changes: tuple[Change, ...]
-    departments: tuple[Department, ...]
-    resources: tuple[PlannedResource, ...]
-    grants: tuple[PlannedGrant, ...]
-    impacts: tuple[Impact, ...] = ()
-    removed_grants: tuple[str, ...] = ()
-    """Living grants that are to be revoked."""
-
-    removed_resources: tuple[str, ...] = ()
-    removed_departments: tuple[str, ...] = ()
-    """Also those that were removed before: shutting them out at the broker is done again."""
-
-    warnings: tuple[str, ...] = ()
-    """What is accepted, and unusual enough to be said."""
-
-    @property
-    def pending(self) -> bool:
-        """Whether applying would change anything."""
-        return any(change.pending for change in self.changes)
+__all__ = ["Action", "Change", "Impact", "Plan", "PlannedGrant", "PlannedResource", "plan"]
 
 
 def plan(catalogue: CatalogueFile, known: Snapshot, *, now: datetime) -> Plan:
@@ -193,7 +75,6 @@ class _Planner:
         self._changes: list[Change] = []
         self._departments = dict(known.departments)
         self._resources = {ref: _as_planned(stored) for ref, stored in known.resources.items()}
-        self._removals: dict[str, set[str]] = {"grant": set(), "resource": set(), "department": set()}
 
     def plan(self) -> Plan:
         departments = [entry.department for entry in self._catalogue.departments if self._department(entry)]
@@ -203,8 +84,15 @@ class _Planner:
         grants = [granted for entry in self._catalogue.grants if (granted := self._grant(entry))]
         removed = {removal.name for removal in self._catalogue.removals if removal.kind == "grant"}
         grants += self._carried_over(changed, removed | {entry.id for entry in self._catalogue.grants})
-        self._remove(grants)
-        raise_all(self._problems)
+        removals = plan_removals(
+            self._catalogue.removals,
+            self._known,
+            departments=self._departments,
+            resources=self._resources,
+            grants=grants,
+        )
+        self._changes += removals.changes
+        raise_all([*self._problems, *removals.problems])
         self._not_in_file()
         return Plan(
             path=self._catalogue.path,
@@ -212,10 +100,10 @@ class _Planner:
             departments=tuple(departments),
             resources=tuple(resources),
             grants=tuple(grants),
-            impacts=tuple(self._impacts(grants)),
-            removed_grants=tuple(sorted(self._removals["grant"])),
-            removed_resources=tuple(sorted(self._removals["resource"])),
-            removed_departments=tuple(sorted(self._removals["department"])),
+            impacts=tuple(self._impacts(grants, removals.grants)),
+            removed_grants=removals.grants,
+            removed_resources=removals.resources,
+            removed_departments=removals.departments,
             warnings=tuple(self._warnings()),
         )
 
@@ -229,7 +117,7 @@ class _Planner:
             "department",
             department.name,
             Action.AMEND,
-            _differences(
+            differences(
                 (word, getattr(before, word), getattr(department, word))
                 for word in ("title", "level", "parent", "credit_code", "contact")
             ),
@@ -284,7 +172,7 @@ class _Planner:
             return planned
         if not self._may_follow(entry, before):
             return None
-        details = _differences(
+        details = differences(
             [
                 ("title", before.resource.title, planned.title),
                 ("share_type", before.resource.share_type.value, planned.share_type.value),
@@ -306,7 +194,7 @@ class _Planner:
         old, new = before.contract, entry.contract
         same = before.contract_text == contract_text(new)
         if same or new.version > old.version:
-            fixed = _differences(
+            fixed = differences(
                 [
                     ("key", list(old.key), list(new.key)),
                     ("kind", old.kind.value, new.kind.value),
@@ -384,7 +272,7 @@ class _Planner:
         grant = self._checked(entry, resource, old)
         if grant is None:
             return None
-        details = _differences(
+        details = differences(
             [
                 ("fields", _shown(old.fields), _shown(grant.fields)),
                 ("rows", old.rows or "all", grant.rows or "all"),
@@ -446,7 +334,7 @@ class _Planner:
             if grant.id in in_file or grant.resource_ref not in changed or grant.state not in LIVING:
                 continue
             resource = self._resources[grant.resource_ref]
-            details = _differences(self._of_the_resource(stored, resource))
+            details = differences(self._of_the_resource(stored, resource))
             renewed = replace(grant, version=grant.version + 1)
             if resource.share_type is not ShareType.WITHHELD:
                 try:
@@ -469,85 +357,14 @@ class _Planner:
             ("share_type", before.resource.share_type.value, resource.share_type.value),
         ]
 
-    def _remove(self, grants: Iterable[PlannedGrant]) -> None:
-        """Plan what the file says is to go, and refuse it where something depends on it."""
-        for removal in self._catalogue.removals:
-            if removal.kind == "grant":
-                self._remove_grant(removal)
-        living = {
-            stored.grant.id: stored.grant
-            for stored in self._known.grants.values()
-            if stored.grant.state in LIVING and stored.grant.id not in self._removals["grant"]
-        } | {planned.grant.id: planned.grant for planned in grants}
-        for removal in self._catalogue.removals:
-            if removal.kind == "resource":
-                users = sorted(grant.id for grant in living.values() if grant.resource_ref == removal.name)
-                self._remove_one(removal, self._known.resources, self._known.removed_resources, users)
-        for removal in self._catalogue.removals:
-            if removal.kind == "department":
-                users = sorted(grant.id for grant in living.values() if grant.subscriber == removal.name)
-                users += sorted(
-                    ref
-                    for ref, resource in self._resources.items()
-                    if resource.contract.owner == removal.name and ref not in self._removals["resource"]
-                )
-                gone = {other.name for other in self._catalogue.removals if other.kind == "department"}
-                users += sorted(
-                    department.name
-                    for department in self._departments.values()
-                    if department.parent == removal.name and department.name not in gone
-                )
-                self._remove_one(removal, self._known.departments, self._known.removed_departments, users)
-
-    def _remove_grant(self, removal: Removal) -> None:
-        stored = self._known.grants.get(removal.name)
-        if stored is None:
-            self._refuse(
-                CatalogueError, removal.place, f"there is no grant {removal.name!r}; take the line out"
-            )
-        elif stored.grant.state in LIVING:
-            self._removals["grant"].add(removal.name)
-            self._change("grant", removal.name, Action.REMOVE, whom=(stored.grant.subscriber,))
-        else:
-            self._change("grant", removal.name, Action.NOTHING)
-
-    def _remove_one(
-        self,
-        removal: Removal,
-        there: Mapping[str, object],
-        removed: Mapping[str, object],
-        users: Iterable[str],
-    ) -> None:
-        depending = ", ".join(users)
-        if depending:
-            self._refuse(
-                GrantRefusedError,
-                removal.place,
-                f"{removal.kind} {removal.name} cannot be removed; "
-                f"remove first what depends on it: {depending}",
-            )
-        elif removal.name in there:
-            self._removals[removal.kind].add(removal.name)
-            self._change(removal.kind, removal.name, Action.REMOVE)
-        elif removal.name in removed:
-            if removal.kind == "department":
-                self._removals[removal.kind].add(removal.name)
-            self._change(removal.kind, removal.name, Action.NOTHING)
-        else:
-            self._refuse(
-                CatalogueError,
-                removal.place,
-                f"there is no {removal.kind} {removal.name!r}; take the line out",
-            )
-
-    def _impacts(self, grants: Iterable[PlannedGrant]) -> Iterable[Impact]:
+    def _impacts(self, grants: Iterable[PlannedGrant], removed: Iterable[str]) -> Iterable[Impact]:
         for planned in grants:
             grant = planned.grant
             withheld = planned.share_type is ShareType.WITHHELD
             impact = Impact(before=self._seen_now(grant.id), after=None if withheld else grant)
             if impact.before or impact.after:
                 yield impact
-        for name in sorted(self._removals["grant"]):
+        for name in removed:
             before = self._seen_now(name)
             if before is not None:
                 yield Impact(before=before, after=None)
@@ -633,10 +450,6 @@ def _as_planned(stored: StoredResource) -> PlannedResource:
     )
 
 
-def _names(grant: Grant | None) -> tuple[str, ...]:
-    return () if grant is None else tuple(rule.name for rule in grant.fields)
-
-
 def _entry_facts(before: Entry | None, after: Entry | None) -> list[tuple[str, Any, Any]]:
     """What differs between two entries, word by word; items one by one."""
     if before is None or after is None:
@@ -658,7 +471,3 @@ def _said(item: Mapping[str, Any] | None) -> str:
 
 def _shown(fields: Iterable[FieldRule]) -> list[Any]:
     return [rule.name if (spec := rule.transform.spec()) == "keep" else {rule.name: spec} for rule in fields]
-
-
-def _differences(facts: Iterable[tuple[str, Any, Any]]) -> tuple[str, ...]:
-    return tuple(f"{word}: {before} → {after}" for word, before, after in facts if before != after)

@@ -29,7 +29,7 @@ from govbus.grant import Grant
 from govbus.policy import field_types
 from govbus.rowfilter import parse_filter
 from govbus.settings import BrokerSettings
-from govbus_console.control.plan import Impact
+from govbus_console.control.planned import Impact
 from govbus_console.control.reading import last_records
 from govbus_console.control.store import StoredResource
 
