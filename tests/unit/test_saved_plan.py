@@ -41,6 +41,13 @@ def known(**changes: Any) -> Snapshot:
     )
 
 
+def with_one_view(snapshot: Snapshot) -> Snapshot:
+    """The same but for the view's id, which tells transforms apart, too."""
+    stored = snapshot.grants["tax-firms"]
+    same = replace(stored, published=replace(stored.published, view="v"))
+    return replace(snapshot, grants={"tax-firms": same})
+
+
 def withheld(snapshot: Snapshot) -> Snapshot:
     resource = replace(FIRMS, resource=a_resource(share_type=ShareType.WITHHELD))
     return replace(snapshot, resources={"registrar.firms": resource})
@@ -67,7 +74,7 @@ def test_two_transforms_without_arguments_are_not_taken_for_each_other() -> None
     key = FieldRule(name="code", transform=Keep())
     kept, nulled = (known(fields=(key, FieldRule(name="city", transform=how))) for how in (Keep(), Null()))
 
-    assert store_digest(kept) != store_digest(nulled)
+    assert store_digest(with_one_view(kept)) != store_digest(with_one_view(nulled))
 
 
 def test_a_plan_is_good_for_what_it_was_made_from_alone(tmp_path: Path) -> None:
