@@ -73,6 +73,7 @@ class EntryRow(Table):
     __table_args__ = (
         ForeignKeyConstraint(["owner", "name"], ["resources.owner", "resources.name"]),
         UniqueConstraint("owner", "name", name="uq_catalogue_entries_resource"),
+        Index("ix_catalogue_entries_owner", "owner", "id"),
         Index("ix_catalogue_entries_code", "code"),
         Index("ix_catalogue_entries_category", "category_1", "category_2", "category_3", "category_4"),
         Index("ix_catalogue_entries_share_type", "share_type", "id"),

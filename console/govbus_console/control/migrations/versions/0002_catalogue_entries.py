@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["owner", "name"], ["resources.owner", "resources.name"]),
         sa.UniqueConstraint("owner", "name", name="uq_catalogue_entries_resource"),
     )
+    op.create_index("ix_catalogue_entries_owner", "catalogue_entries", ["owner", "id"])
     op.create_index("ix_catalogue_entries_code", "catalogue_entries", ["code"])
     op.create_index("ix_catalogue_entries_category", "catalogue_entries", list(_CATEGORIES))
     op.create_index("ix_catalogue_entries_share_type", "catalogue_entries", ["share_type", "id"])
