@@ -21,6 +21,7 @@ from govbus_console import connect
 from govbus_consumers.broker import BrokerWatch
 from govbus_consumers.config import load_config
 from govbus_consumers.land import Landing, delivery_consumer
+from govbus_consumers.receipts import ReceiptSender, load_key
 from govbus_consumers.sink import PartitionChanges, Sink, open_sink
 from govbus_consumers.subscriptions import SubscriptionReader
 
@@ -66,6 +67,7 @@ def main() -> None:
                 subscriptions=subscriptions,
                 registry=registry,
                 sink=sink,
+                receipts=ReceiptSender(config.department, load_key(config.receipt_key), broker, registry),
                 stop=stop,
                 watch=watch,
             ).run()

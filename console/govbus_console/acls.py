@@ -3,8 +3,8 @@
 What is not listed here is refused, so the lists below are the whole of it.
 
 - A department writes and reads what it captured, reads its own dead letters,
-  what was delivered to it and its subscriptions, and uses consumer groups under
-  its own name. What another department shares under one topic for all, it reads
+  what was delivered to it and its subscriptions, writes its receipts, and uses
+  consumer groups under its own name. What another department shares under one topic for all, it reads
   for as long as a literal permission says so.
 - The exchange reads what was captured and the policy, writes (and, to know what
   a subscriber already has, reads) deliveries, writes dead letters and decisions,
@@ -102,12 +102,13 @@ def owner_acls(department: str) -> frozenset[Acl]:
 
 
 def subscriber_acls(department: str) -> frozenset[Acl]:
-    """What a department needs to receive: its subscriptions, its deliveries, groups of its own."""
+    """What a department needs to receive: subscriptions, deliveries, groups of its own; and to answer."""
     user = check_department(department)
     return frozenset(
         {
             _topic(user, topics.delivered_prefix(user), Operation.READ, prefixed=True),
             _topic(user, topics.subscriptions(user), Operation.READ),
+            _topic(user, topics.receipts(user), Operation.WRITE),
             _group(user, f"{user}."),
         }
     )

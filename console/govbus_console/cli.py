@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from govbus_console.commands import answers, bus, catalogue, departments, discover, look
+from govbus_console.commands import answers, bus, catalogue, departments, discover, look, receipts
 
 app = typer.Typer(
     name="govbus",
@@ -48,7 +48,7 @@ def _root(
     """An exchange bus on which departments share change records under enforced agreements."""
 
 
-for module in (bus, catalogue, discover, departments, look, answers):
+for module in (bus, catalogue, discover, departments, look, receipts, answers):
     for command in module.COMMANDS:
         app.command(command.__name__.replace("_", "-"))(command)
 

@@ -2,7 +2,7 @@
 
 Without more being asked, a line gives place, time, schema id and size of a
 record, and nothing of what it says: operators need no personal data. What the
-bus says of itself (grants, decisions, reports) is shown whole. Everything else
+bus says of itself (grants, decisions, reports, receipts) is shown whole. Everything else
 is decoded only with ``--values``, under a department's own login, so that the
 broker decides whether it may.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from govbus_console.control.store import ControlStore
 
 _OWN = (topics.GRANTS, topics.DECISIONS, topics.WORKERS, topics.PROGRESS)
-_SUBSCRIPTIONS = topics.subscriptions("x").removesuffix("x")
+_OWN_PREFIXES = tuple(name("x").removesuffix("x") for name in (topics.subscriptions, topics.receipts))
 
 
 def topic_of(what: str, store: Callable[[], AbstractContextManager[ControlStore]]) -> str:
@@ -68,7 +68,7 @@ def follow_topic(
         AccessDeniedError: this user may not read the topic.
         RefusedError: there is no such topic, or values are asked for as the administrator.
     """
-    of_the_bus = topic in _OWN or topic.startswith(_SUBSCRIPTIONS)
+    of_the_bus = topic in _OWN or topic.startswith(_OWN_PREFIXES)
     if values and not of_the_bus and broker.user == ADMIN:
         raise RefusedError("the administrator does not look into deliveries; read them as a department")
     with closing(Registry(registry_url)) as registry:

@@ -8,6 +8,9 @@
 ``sink`` is a SQLAlchemy URL (``sqlite:///file`` or ``postgresql+psycopg://…``). The environment
 variable ``GOVBUS_SINK_URL`` wins over it, so that a password need not stand in the file.
 ``tables`` gives the table of a grant another name than the one that the subscription suggests.
+``receipt_key`` is the file of the private key that signs receipts, made on first use; without it,
+``secrets/<department>.receipt-key`` below GOVBUS_HOME. All landing processes of a department need the
+same one.
 
 Every mistake is reported at once, with file, line, field and what to write instead. A URL is
 never repeated in a message: it may hold a password.
@@ -29,7 +32,9 @@ from govbus.topics import is_name
 from govbus_consumers.tables import LONGEST_NAME, RESERVED
 
 SINK_VARIABLE = "GOVBUS_SINK_URL"
-_KNOWN = ("department", "sink", "tables")
+_KNOWN = ("department", "sink", "tables", "receipt_key")
+_HOME_VARIABLE = "GOVBUS_HOME"
+_HOME = ".govbus"
 _DRIVERS = {
     "sqlite": "sqlite",
     "sqlite+pysqlite": "sqlite",
@@ -46,6 +51,9 @@ class LandConfig:
     sink: URL = field(repr=False)
     tables: Mapping[str, str] = field(default_factory=dict)
     """Table name by grant, where the suggested name will not do."""
+
+    receipt_key: Path
+    """The private key that signs what is answered when a grant has ended."""
 
 
 def load_config(path: Path, environment: Mapping[str, str] | None = None) -> LandConfig:
@@ -77,9 +85,16 @@ def parse_config(text: str, *, name: str, environment: Mapping[str, str]) -> Lan
         reader.fault(values["department"], "department", "lower-case words joined by hyphens")
     sink = reader.sink(values, environment)
     tables = reader.tables(values.get("tables"))
+    key = reader.word(values, "receipt_key", "a file's name") if "receipt_key" in values else None
     if reader.faults or department is None or sink is None:
         raise ConfigurationError("\n".join(reader.faults))
-    return LandConfig(department=department, sink=sink, tables=tables)
+    home = Path(environment.get(_HOME_VARIABLE) or _HOME)
+    return LandConfig(
+        department=department,
+        sink=sink,
+        tables=tables,
+        receipt_key=Path(key) if key else home / "secrets" / f"{department}.receipt-key",
+    )
 
 
 class _Reader:

@@ -4,11 +4,13 @@ The process needs Kafka, the schema registry and the department's credentials. I
 thread; each turn:
 
 1. **Follow** the subscriptions topic. A new or amended grant gets its table; an ended one stops at
-   once and what it says about landed rows is done.
+   once and what it says about landed rows is done. Only where it says *keep* is what was delivered
+   before the end still read: that is the subscriber's.
 2. **Place** newly assigned partitions: claim them in the store, and read on from the offset that the
    store has, never from one that Kafka has.
 3. **Read** what is there, without waiting for more once something is there.
 4. **Write** it: rows, dead letters and offsets in one transaction.
+5. **Answer** for what was done when a grant ended: its receipt, until the bus has it.
 
 When the store cannot take the batch, or the registry is needed and away, nothing is kept in memory: the
 batch is dropped, reading stops, and after a back-off it begins again at the offset in the store. The
@@ -21,7 +23,9 @@ Assignment is cooperative, so a new grant or a second process does not stop what
 from __future__ import annotations
 
 import logging
+import os
 import random
+import socket
 import threading
 import time
 from collections import Counter, deque
@@ -45,10 +49,12 @@ from govbus.errors import (
     SinkUnavailableError,
     UnknownSchemaError,
 )
-from govbus.grant import GrantState
+from govbus.grant import DataDuty, GrantState
+from govbus.topics import delivered_prefix, receipts
 from govbus_consumers.broker import BrokerWatch, denied
+from govbus_consumers.receipts import ReceiptSender, load_key
 from govbus_consumers.rows import RowReader, SchemaAheadError, agreed_version
-from govbus_consumers.sink import PartitionChanges, Position, Sink, WantedTable, open_sink
+from govbus_consumers.sink import PartitionChanges, Position, Signatory, Sink, WantedTable, open_sink
 from govbus_consumers.subscriptions import Subscription, SubscriptionReader
 from govbus_consumers.tables import LandingTable, fields_of, full_name
 
@@ -87,6 +93,12 @@ _FENCES_SECONDS = 60.0
 """So many in so short a time are no rebalance: some process outside the group writes into the same store."""
 
 _NOTE_SECONDS = 3_600.0
+_SEND_AGAIN_SECONDS = 15.0
+"""Before a receipt that was not acknowledged is sent again; longer than the client itself tries."""
+
+_READ_OUT_SECONDS = 2.0
+"""How often it is looked whether other processes, or the removal of the topic, have ended a reading out."""
+
 _METADATA_MS = 1_000
 
 Place = tuple[str, int]
@@ -116,6 +128,7 @@ class Landing:
         subscriptions: what the department is granted.
         registry: of schemas.
         sink: where rows go.
+        receipts: takes what is answered when a grant has ended; a :class:`ReceiptSender`.
         stop: set when the process is to end.
         clock: the time of day.
     """
@@ -128,6 +141,7 @@ class Landing:
         subscriptions: Any,
         registry: Registry,
         sink: Sink,
+        receipts: Any,
         stop: threading.Event,
         watch: BrokerWatch | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -137,11 +151,23 @@ class Landing:
         self._subscriptions = subscriptions
         self._registry = registry
         self._sink = sink
+        self._receipts = receipts
+        self._signatory = Signatory(
+            department=config.department,
+            process=f"{config.department}.{STAGE}@{socket.gethostname()}:{os.getpid()}",
+            key=receipts.key,
+        )
         self._stop = stop
         self._watch = watch or BrokerWatch()
         self._clock = clock
         self._todo: deque[Subscription | str] = deque()
         self._unready: dict[str, tuple[float, Subscription]] = {}
+        self._reading_out: dict[str, tuple[float, Subscription]] = {}
+        """Grants that ended with *keep*, and when to look again how far the others have got."""
+
+        self._answer_at: float | None = 0.0
+        """When to look for receipts that the bus does not have; None: there are none."""
+
         self._routes: dict[str, _Route] = {}
         self._subscribed: list[str] = []
         self._assigned: set[Place] = set()
@@ -179,6 +205,8 @@ class Landing:
             self._follow()
             if time.monotonic() >= self._resume_at:
                 self._settle()
+                self._read_out()
+                self._answer()
                 self._place()
             messages = self._read()
             if messages:
@@ -196,6 +224,7 @@ class Landing:
         self._todo.extend(self._subscriptions.changes())
         observe.revocations_pending.set(
             sum(1 for change in self._todo if isinstance(change, Subscription) and change.ended)
+            + len(self._reading_out)
         )
 
     def _settle(self) -> None:
@@ -231,19 +260,9 @@ class Landing:
             "version": subscription.version,
             "state": str(subscription.state),
         }
-        if subscription.state is not GrantState.ACTIVE:
-            self._drop(subscription.grant)
         if subscription.ended:
-            purge = self._sink.end(
-                subscription.grant,
-                version=subscription.version,
-                state=subscription.state,
-                duty=subscription.data_on_end,
-            )
-            if purge is not None:
-                changed = purge.rows_before - purge.rows_after + purge.rows_blanked
-                observe.purged_rows.labels(purge.grant).inc(changed)
-                log.info("grant ended; landed rows dealt with", extra=keys | {"count": changed})
+            if not self._may_read_out(subscription):
+                self._end(subscription)
         elif subscription.state is GrantState.ACTIVE:
             try:
                 self._start(subscription)
@@ -252,7 +271,90 @@ class Landing:
                 log.error("subscription cannot be landed yet", extra=keys | {"code": error.code})
                 self._unready[subscription.grant] = (time.monotonic() + _UNREADY_SECONDS, subscription)
         else:
+            self._drop(subscription.grant)
             log.info("grant suspended; landed rows stay", extra=keys)
+
+    def _end(self, subscription: Subscription) -> None:
+        self._drop(subscription.grant)
+        receipt = self._sink.end(
+            subscription.grant,
+            version=subscription.version,
+            state=subscription.state,
+            duty=subscription.data_on_end,
+            by=self._signatory,
+        )
+        if receipt is not None:
+            self._answer_at = 0.0
+            changed = receipt.rows_before - receipt.rows_after + receipt.rows_blanked
+            observe.purged_rows.labels(receipt.grant).inc(changed)
+            log.info(
+                "grant ended; landed rows dealt with",
+                extra={
+                    "stage": STAGE,
+                    "grant": receipt.grant,
+                    "version": receipt.version,
+                    "state": str(receipt.state),
+                    "count": changed,
+                },
+            )
+
+    def _may_read_out(self, subscription: Subscription) -> bool:
+        """Begin to read what was delivered before the end, where the grant says *keep*; False: nothing is.
+
+        A topic that several share is closed to this department before it is told of the end.
+        """
+        grant, topic = subscription.grant, subscription.topic
+        if (
+            subscription.data_on_end is not DataDuty.KEEP
+            or not topic.startswith(delivered_prefix(self._config.department))
+            or self._sink.has_ended(grant, subscription.version)
+            or self._is_gone(topic)
+        ):
+            return False
+        try:
+            self._start(subscription)
+        except RejectedRecordError as error:
+            log.error(
+                "what is left of an ended grant cannot be landed",
+                extra={"stage": STAGE, "grant": grant, "code": error.code},
+            )
+            return False
+        if grant not in self._routes:
+            return False
+        # An end that was reached before the grant ended says nothing: each partition is read on from the
+        # store's offset, and its end told anew.
+        self._unplace(place for place in self._placed if place[0] == topic)
+        self._reading_out[grant] = (time.monotonic() + _READ_OUT_SECONDS, subscription)
+        return True
+
+    def _read_out(self) -> None:
+        """End the grants of which nothing is left to land."""
+        for grant, (look_at, subscription) in list(self._reading_out.items()):
+            route = self._routes.get(grant)
+            if route is None or route.subscription.version > subscription.version:
+                del self._reading_out[grant]  # not listed any more, or granted again
+                continue
+            places = {place for place in self._caught_up if place[0] == subscription.topic}
+            looked = time.monotonic() >= look_at
+            if not looked and len(places) < subscription.partitions:
+                continue
+            done = self._sink.note_read_out(
+                grant, subscription.version, sorted(partition for _, partition in places)
+            )
+            if done >= set(range(subscription.partitions)) or (looked and self._is_gone(subscription.topic)):
+                del self._reading_out[grant]
+                self._end(subscription)
+                self._resubscribe()
+            else:
+                self._reading_out[grant] = (time.monotonic() + _READ_OUT_SECONDS, subscription)
+
+    def _is_gone(self, topic: str) -> bool:
+        """Whether the broker says that there is no such topic (any more)."""
+        try:
+            error = self._consumer.list_topics(topic, timeout=_ASK_SECONDS).topics[topic].error
+        except KafkaException:
+            return False
+        return error is not None and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
     def _start(self, subscription: Subscription) -> None:
         view = self._registry.schema(subscription.value_schema_id)
@@ -477,6 +579,9 @@ class Landing:
             self._say("delivery topic refused", topic, error.name())
         elif denied(error):
             raise AccessDeniedError(f"reading deliveries: {error.name()}")
+        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            # The topic of a grant that has ended is removed, perhaps before that is heard of here.
+            log.info("delivery topic is not there", extra={"stage": STAGE, "topic": topic})
         elif not error.retriable():
             self._say("delivery topic cannot be read now", str(topic), error.name())
 
@@ -598,6 +703,28 @@ class Landing:
                 self._sink.note_caught_up(route.table, [place[1] for place in due if place[0] == topic])
         self._noted |= dict.fromkeys(due, now + _NOTE_SECONDS)
 
+    # 5. Answer.
+
+    def _answer(self) -> None:
+        """Send the receipts that the bus is not known to have, and take down those that it has got."""
+        for grant, version in self._receipts.acknowledged():
+            self._sink.answered(grant, version)
+            log.info("receipt sent", extra={"stage": STAGE, "grant": grant, "version": version})
+        now = time.monotonic()
+        if self._answer_at is None or now < self._answer_at:
+            return
+        waiting = self._sink.unanswered()
+        self._answer_at = now + _SEND_AGAIN_SECONDS if waiting else None
+        if not waiting:
+            return
+        if self._receipts.fault is not None:
+            self._say("receipts cannot be sent now", receipts(self._config.department), self._receipts.fault)
+        try:
+            self._receipts.send(waiting)
+        except (UnknownSchemaError, RegistryUnavailableError) as error:
+            # Landing itself may well go on without the registry.
+            self._say("receipts cannot be sent now", receipts(self._config.department), error.code)
+
     # Saying how it goes.
 
     def _routes_of(self, topic: str) -> list[_Route]:
@@ -677,6 +804,7 @@ def run(
     watch = BrokerWatch()
     sink = open_sink(config.sink, clock=lambda: datetime.now(UTC))
     subscriptions = SubscriptionReader(config.department, broker, registry)
+    answers = ReceiptSender(config.department, load_key(config.receipt_key), broker, registry)
     consumer = delivery_consumer(config.department, broker, watch)
     log.info("landing starts", extra={"stage": STAGE, "department": config.department})
     try:
@@ -686,6 +814,7 @@ def run(
             subscriptions=subscriptions,
             registry=registry,
             sink=sink,
+            receipts=answers,
             stop=stop,
             watch=watch,
         ).run()
@@ -695,5 +824,6 @@ def run(
     finally:
         consumer.close()
         subscriptions.close()
+        answers.close()
         sink.close()
     log.info("landing stopped", extra={"stage": STAGE, "department": config.department})

@@ -11,12 +11,13 @@ writer last saw. One that wakes up too late finds another epoch, and nothing of 
 Ending a grant raises the epochs too, so no batch can bring back what a purge took away. Offsets are
 compared with what was stored, never computed: transaction markers and compaction leave gaps.
 
-What a sink keeps about itself stands in four tables beside the landing tables:
+What a sink keeps about itself stands in tables beside the landing tables:
 
 - ``_govbus_tables``: the landing table of each grant, its layout, and the grant version it follows;
 - ``_govbus_offsets``: the next offset and the epoch, per grant, topic and partition;
 - ``_govbus_dead_letters``: deliveries that could not land, with cause, address and original bytes;
-- ``_govbus_purges``: what was done about landed rows when a grant ended, and how many there were.
+- ``_govbus_purges``: what was done about landed rows when a grant ended, and how many there were;
+- ``_govbus_receipts`` and ``_govbus_read_out``: what is answered about that (:mod:`.endings`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -42,7 +43,6 @@ from sqlalchemy import (
     Table,
     Text,
     delete,
-    func,
     insert,
     inspect,
     select,
@@ -51,9 +51,13 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from govbus import observe
 from govbus.catalogue import ResourceKind
 from govbus.errors import ConfigurationError, ContractViolationError, FencedError, SinkUnavailableError
 from govbus.grant import DataDuty, GrantState
+from govbus.receipt import EMPTY_DIGEST, Receipt, ReceiptKey
+from govbus_consumers import endings
+from govbus_consumers.digest import RowsDigest, digest_table
 from govbus_consumers.tables import (
     RESERVED,
     AddColumn,
@@ -156,15 +160,14 @@ class WantedTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Purge:
-    """What was done about landed rows when a grant ended."""
+class Signatory:
+    """Who answers for what was done about landed rows."""
 
-    grant: str
-    version: int
-    duty: DataDuty
-    rows_before: int
-    rows_after: int
-    rows_blanked: int
+    department: str
+    process: str
+    """What the department calls this landing process."""
+
+    key: ReceiptKey = field(repr=False)
 
 
 class Sink(Protocol):
@@ -222,11 +225,29 @@ class Sink(Protocol):
                 written, and the caller must not write these deliveries again before it claims anew.
         """
 
-    def end(self, grant: str, *, version: int, state: GrantState, duty: DataDuty) -> Purge | None:
+    def end(
+        self, grant: str, *, version: int, state: GrantState, duty: DataDuty, by: Signatory
+    ) -> Receipt | None:
         """Do what the grant says about its landed rows; once for each version, None the second time.
 
-        From then on no delivery read before can be written.
+        From then on no delivery read before can be written. What was done is written down in the same
+        transaction, and stays :meth:`unanswered` until :meth:`answered` is called.
         """
+
+    def has_ended(self, grant: str, version: int) -> bool:
+        """Whether :meth:`end` has been done for this version, by whichever process."""
+
+    def note_read_out(self, grant: str, version: int, partitions: Sequence[int]) -> frozenset[int]:
+        """Take down that partitions were read to their end after this version had ended the grant.
+
+        Returns every partition of which that is known, those that other processes read included.
+        """
+
+    def unanswered(self) -> Sequence[Receipt]:
+        """What was done and not yet answered for."""
+
+    def answered(self, grant: str, version: int) -> None:
+        """Take down that the bus has the receipt."""
 
     def restart(self, table: LandingTable) -> None:
         """Empty a table and read its topic from the beginning: the topic is not the one it was."""
@@ -340,6 +361,7 @@ class SqlSink:
         with self._transaction() as connection:
             self._lock_layouts(connection)
             _metadata.create_all(connection)
+            endings.metadata.create_all(connection)
 
     def close(self) -> None:
         """Let go of the store."""
@@ -477,52 +499,113 @@ class SqlSink:
         except RowRefusedError:
             return self._apply_carefully(batches)
 
-    def end(self, grant: str, *, version: int, state: GrantState, duty: DataDuty) -> Purge | None:
+    def end(
+        self, grant: str, *, version: int, state: GrantState, duty: DataDuty, by: Signatory
+    ) -> Receipt | None:
         """Do what the grant says about its landed rows; see :meth:`Sink.end`."""
-        purge = self._end(grant, version, state, duty)
+        receipt = self._end(grant, version, state, duty, by)
         if duty is not DataDuty.KEEP:
             self._scrubbed()
-        return purge
+        return receipt
 
-    def _end(self, grant: str, version: int, state: GrantState, duty: DataDuty) -> Purge | None:
+    def _end(
+        self, grant: str, version: int, state: GrantState, duty: DataDuty, by: Signatory
+    ) -> Receipt | None:
         with self._transaction() as connection:
             self._lock_layouts(connection)
             table = self._load(connection, grant)
-            if table is None or table.version > version or table.ended >= version:
+            if endings.is_written_down(connection, grant, version):
                 return None
-            self._scrub(connection)
-            # First the epochs: this waits for a batch that is being written, and fences the next.
-            values: dict[str, Any] = {"epoch": _offsets.c.epoch + 1}
-            if duty is not DataDuty.KEEP:
-                # Should the grant come back, its rows are read again from the beginning; what was
-                # delivered under versions up to this one is passed over then.
-                values["next_offset"] = 0
-            connection.execute(update(_offsets).where(_offsets.c.grant_id == grant).values(**values))
-            before = self._count(connection, table)
-            blanked = self._purge_rows(connection, table, duty)
-            purge = Purge(
+            if table is not None and (table.version > version or table.ended >= version):
+                return None
+            now = self._clock()
+            receipt = Receipt(
                 grant=grant,
                 version=version,
+                department=by.department,
+                state=state,
                 duty=duty,
-                rows_before=before,
-                rows_after=self._count(connection, table),
-                rows_blanked=blanked,
+                table="" if table is None else table.name,
+                rows_before=0,
+                rows_after=0,
+                rows_blanked=0,
+                digest_before=EMPTY_DIGEST,
+                digest_after=EMPTY_DIGEST,
+                # What a receipt holds is what can be read back, whatever the store keeps of a moment.
+                carried_out_at=now.replace(microsecond=now.microsecond // 1_000 * 1_000),
+                process=by.process,
             )
-            connection.execute(
-                insert(_purges).values(
-                    grant_id=grant,
-                    version=version,
-                    state=str(state),
-                    duty=str(duty),
-                    table_name=table.name,
-                    rows_before=purge.rows_before,
-                    rows_after=purge.rows_after,
-                    rows_blanked=purge.rows_blanked,
-                    purged_at=self._clock(),
-                )
+            if table is not None:
+                receipt = self._end_table(connection, table, receipt, by.key.digest_key(grant, version))
+            endings.write_down(connection, receipt)
+            return receipt
+
+    def _end_table(
+        self, connection: Connection, table: LandingTable, receipt: Receipt, digest_key: bytes
+    ) -> Receipt:
+        """Do the duty; return the receipt with what was there before and after."""
+        if not inspect(connection).has_table(table.name):
+            # The department has dropped it itself: there is nothing, as in an empty table.
+            table = replace(table, retired=())
+            self._execute(connection, self._create_statement(table))
+        self._scrub(connection)
+        # First the epochs: this waits for a batch that is being written, and fences the next.
+        values: dict[str, Any] = {"epoch": _offsets.c.epoch + 1}
+        if receipt.duty is not DataDuty.KEEP:
+            # Should the grant come back, its rows are read again from the beginning; what was
+            # delivered under versions up to this one is passed over then.
+            values["next_offset"] = 0
+        connection.execute(update(_offsets).where(_offsets.c.grant_id == table.grant).values(**values))
+        before = after = self._digest(connection, table, digest_key)
+        blanked = self._purge_rows(connection, table, receipt.duty)
+        if receipt.duty is not DataDuty.KEEP:
+            after = self._digest(connection, table, digest_key)
+        receipt = replace(
+            receipt,
+            rows_before=before.rows,
+            rows_after=after.rows,
+            rows_blanked=blanked,
+            digest_before=before.hexdigest(),
+            digest_after=after.hexdigest(),
+        )
+        connection.execute(
+            insert(_purges).values(
+                grant_id=table.grant,
+                version=receipt.version,
+                state=str(receipt.state),
+                duty=str(receipt.duty),
+                table_name=table.name,
+                rows_before=receipt.rows_before,
+                rows_after=receipt.rows_after,
+                rows_blanked=receipt.rows_blanked,
+                purged_at=receipt.carried_out_at,
             )
-            self._store(connection, replace(table, version=version, state=str(state), ended=version))
-            return purge
+        )
+        ended = replace(table, version=receipt.version, state=str(receipt.state), ended=receipt.version)
+        self._store(connection, ended)
+        return receipt
+
+    def has_ended(self, grant: str, version: int) -> bool:
+        """Whether the duty has been done; see :meth:`Sink.has_ended`."""
+        with self._transaction() as connection:
+            return endings.is_written_down(connection, grant, version)
+
+    def note_read_out(self, grant: str, version: int, partitions: Sequence[int]) -> frozenset[int]:
+        """Take down what was read to its end; see :meth:`Sink.note_read_out`."""
+        with self._transaction() as connection:
+            # Two processes may take down the same partition.
+            self._lock_layouts(connection)
+            return endings.note_read_out(connection, grant, version, partitions)
+
+    def unanswered(self) -> Sequence[Receipt]:
+        """List what is not answered for; see :meth:`Sink.unanswered`."""
+        with self._transaction() as connection:
+            return endings.unanswered(connection)
+
+    def answered(self, grant: str, version: int) -> None:
+        """Take down that the bus has the receipt; see :meth:`Sink.answered`."""
+        with self._transaction() as connection:
+            endings.note_answered(connection, grant, version, at=self._clock())
 
     def restart(self, table: LandingTable) -> None:
         """Empty a table and begin again; see :meth:`Sink.restart`."""
@@ -657,9 +740,11 @@ class SqlSink:
             return 0
         return self._execute(connection, _blank(table.name, columns))
 
-    def _count(self, connection: Connection, table: LandingTable) -> int:
-        counted = select(func.count()).select_from(Table(table.name, MetaData()))
-        return int(connection.execute(counted).scalar_one())
+    def _digest(self, connection: Connection, table: LandingTable, key: bytes) -> RowsDigest:
+        retired = [column.name for column in table.retired]
+        return digest_table(
+            connection, table.name, [*table.names, *retired], key, beat=lambda: observe.heartbeat("land")
+        )
 
     # Tables.
 

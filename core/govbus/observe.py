@@ -127,6 +127,9 @@ policy_fresh = Gauge("govbus_policy_fresh", "1 while the lease holds; at 0 nothi
 revocations_pending = Gauge(
     "govbus_revocations_pending", "Ended grants whose landed rows are not dealt with yet."
 )
+unanswered_grants = Gauge(
+    "govbus_unanswered_grants", "Ended grants whose subscriber has returned no receipt that counts."
+)
 exchange_workers = Gauge("govbus_exchange_workers", "Exchange workers that report, as this one sees them.")
 last_progress = Gauge(
     "govbus_last_progress_timestamp_seconds",

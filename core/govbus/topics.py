@@ -81,3 +81,8 @@ def dead_letter(owner: str, resource: str) -> str:
 def subscriptions(department: str) -> str:
     """The compacted topic that tells one department what it is granted, and only it may read."""
     return "govbus.subscriptions.{}".format(*_checked(department))
+
+
+def receipts(department: str) -> str:
+    """Where one department says what became of landed rows, and nobody else may write."""
+    return "govbus.receipts.{}".format(*_checked(department))

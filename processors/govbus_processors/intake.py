@@ -667,7 +667,9 @@ class Intake:
         source = next((p for p in self._cursors.places if self._feeds(p, place)), None)
         position = None if source is None else self._cursors.position(source)
         keys.changes = 0
-        if source is None or position is None:
+        if source is None:
+            return True  # its grant has ended: there is nothing to save
+        if position is None:
             return False
         try:
             topic_id, end = self._reader.topic_id(place[0]), self._reader.end(place)
@@ -685,10 +687,21 @@ class Intake:
 
     def _feeds(self, source: Place, delivery: Place) -> bool:
         routes = self._directory.policy.routes.get(source[0], ())
-        return source[1] == delivery[1] and any(route.topic == delivery[0] for route in routes)
+        return source[1] == delivery[1] and any(
+            route.topic == delivery[0] and not route.ended for route in routes
+        )
+
+    def _is_filled(self, topic: str) -> bool:
+        """Whether a route that has not ended leads to a delivery topic."""
+        routes = self._directory.policy.routes.values()
+        return any(route.topic == topic and not route.ended for some in routes for route in some)
 
     def _load_some(self) -> None:
         wanted, loading = next(iter(self._loading.items()))
+        if not self._is_filled(wanted[0]):
+            # Its grant has ended meanwhile, and its topic may be gone.
+            del self._loading[wanted]
+            return
         try:
             stretch = self._reader.read(wanted, loading.position, limit=_LOAD_RECORDS, seconds=_LOAD_SECONDS)
         except RetriableError as error:

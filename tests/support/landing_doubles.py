@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 from confluent_kafka import KafkaError, TopicPartition
@@ -16,13 +17,15 @@ from govbus.catalogue import ResourceKind
 from govbus.codec import Schema, encode, parse_schema
 from govbus.errors import UnknownSchemaError
 from govbus.grant import DataDuty, GrantState
+from govbus.receipt import Receipt, ReceiptKey
 from govbus_consumers.rows import RowReader
-from govbus_consumers.sink import PartitionChanges, Position, Purge, Sink, WantedTable, open_sink
+from govbus_consumers.sink import PartitionChanges, Position, Signatory, Sink, WantedTable, open_sink
 from govbus_consumers.subscriptions import Subscription
 from govbus_consumers.tables import LandingTable, fields_of, full_name
 
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 TOPIC = "govbus.delivered.quzhou.rows"
+SIGNATORY = Signatory(department="quzhou", process="quzhou.land", key=ReceiptKey(bytes(range(32))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +187,10 @@ class PaperLanding:
         self.positions[partition] = replace(self.positions[partition], next_offset=batch.next_offset)
         return batch
 
-    def end(self, duty: DataDuty, state: GrantState = GrantState.REVOKED) -> Purge | None:
+    def end(self, duty: DataDuty, state: GrantState = GrantState.REVOKED) -> Receipt | None:
         """End the grant with its next version."""
         self.version += 1
-        return self.sink.end(self.grant, version=self.version, state=state, duty=duty)
+        return self.sink.end(self.grant, version=self.version, state=state, duty=duty, by=SIGNATORY)
 
     # Looking at the store from outside
 
@@ -197,6 +200,15 @@ class PaperLanding:
         try:
             with engine.connect() as connection:
                 return [tuple(row) for row in connection.execute(text(statement))]
+        finally:
+            engine.dispose()
+
+    def execute(self, statement: str) -> None:
+        """Change the store behind landing's back."""
+        engine = create_engine(self.url)
+        try:
+            with engine.begin() as connection:
+                connection.execute(text(statement))
         finally:
             engine.dispose()
 
@@ -339,6 +351,10 @@ class ConsumerOnPaper:
     def get_watermark_offsets(self, partition: TopicPartition, **_how: Any) -> tuple[int, int]:
         return 0, len(self.topics.get(partition.topic, []))
 
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        fault = None if topic in self.topics else _Error(KafkaError.UNKNOWN_TOPIC_OR_PART)
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=fault)})
+
 
 class SubscriptionsOnPaper:
     """A subscriptions topic that has been read to its end."""
@@ -350,4 +366,25 @@ class SubscriptionsOnPaper:
 
     def changes(self) -> list[Subscription | str]:
         found, self.new = self.new, []
+        return found
+
+
+class ReceiptsOnPaper:
+    """Takes receipts; whether the bus has them is for the test to say."""
+
+    key = SIGNATORY.key
+    fault: str | None = None
+
+    def __init__(self) -> None:
+        self.sent: list[Receipt] = []
+        self.reachable = True
+        self._acknowledged: list[tuple[str, int]] = []
+
+    def send(self, facts: Sequence[Receipt]) -> None:
+        self.sent += facts
+        if self.reachable:
+            self._acknowledged += [(receipt.grant, receipt.version) for receipt in facts]
+
+    def acknowledged(self) -> list[tuple[str, int]]:
+        found, self._acknowledged = self._acknowledged, []
         return found

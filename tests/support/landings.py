@@ -137,6 +137,7 @@ class LandingWorld:
         self.settings: BrokerSettings = made.settings
         self.registry = Registry(self.bus.registry_url)
         self.database = self.folder / f"{self.department}.db"
+        self.key_file = self.folder / f"{self.department}.receipt-key"
         self.bus.cluster.ensure_topic(TopicSpec.compacted(topics.subscriptions(self.department)))
         self._plain = Producer(self.bus.client(enable_idempotence=True))
         self._writer = Producer(self.bus.client(transactional_id=f"{self.department}.exchange", linger_ms=5))
@@ -276,6 +277,7 @@ class LandingWorld:
             "department": self.department,
             "sink": sink or f"sqlite:///{self.database}",
             "tables": tables or {},
+            "receipt_key": str(self.key_file),
         }
         return json.dumps(said, ensure_ascii=False)
 

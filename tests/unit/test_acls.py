@@ -31,10 +31,11 @@ def test_an_owner_has_what_it_captured_and_its_dead_letters() -> None:
     }
 
 
-def test_a_subscriber_has_its_deliveries_and_its_subscriptions() -> None:
+def test_a_subscriber_has_its_deliveries_and_its_subscriptions_and_answers_on_a_topic_of_its_own() -> None:
     assert lines(subscriber_acls("quzhou")) == {
         "read topic govbus.delivered.quzhou.*",
         "read topic govbus.subscriptions.quzhou",
+        "write topic govbus.receipts.quzhou",
         "read group quzhou.*",
     }
 

@@ -29,6 +29,7 @@ from support.landing_doubles import (
     NOON,
     Consumed,
     ConsumerOnPaper,
+    ReceiptsOnPaper,
     RegistryOnPaper,
     SubscriptionsOnPaper,
 )
@@ -62,12 +63,14 @@ class Bench:
             f"department: quzhou\nsink: sqlite:///{self.database}\n", name="x", environment={}
         )
         self.sink = open_sink(config.sink, clock=lambda: NOON)
+        self.receipts = ReceiptsOnPaper()
         self.landing = Landing(
             config,
             consumer=self.consumer,
             subscriptions=self.subscriptions,
             registry=self.registry,  # type: ignore[arg-type]
             sink=self.sink,
+            receipts=self.receipts,
             stop=threading.Event(),
             clock=lambda: NOON,
         )
@@ -359,3 +362,82 @@ def test_a_batch_is_observed_as_its_records_would_be_one_by_one() -> None:
         ]
 
     assert samples(together) == samples(apart)
+
+
+def test_what_a_grant_lets_keep_is_landed_although_it_has_ended(bench: Bench) -> None:
+    rows = bench.grant()
+    bench.put(rows, "a")
+    bench.turn()
+    bench.put(rows, *"bcdefghijk")
+    ended = replace(rows, version=2, state=GrantState.REVOKED, data_on_end=DataDuty.KEEP)
+    bench.subscriptions.new.append(ended)
+
+    bench.turn(2)
+    early = list(bench.receipts.sent)
+    bench.turn()
+
+    assert early == []
+    assert bench.codes() == list("abcdefghijk")
+    assert [(receipt.rows_after, receipt.duty_done) for receipt in bench.receipts.sent] == [(11, True)]
+
+
+def test_what_a_purge_takes_is_not_landed_first(bench: Bench) -> None:
+    rows = bench.grant()
+    bench.put(rows, "a")
+    bench.turn()
+    bench.put(rows, *"bcdefghijk")
+    bench.subscriptions.new.append(replace(rows, version=2, state=GrantState.EXPIRED))
+
+    bench.turn()
+
+    assert bench.codes() == []
+    assert [receipt.rows_before for receipt in bench.receipts.sent] == [1]
+
+
+def test_a_topic_that_is_gone_ends_the_reading_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(land, "_READ_OUT_SECONDS", 0.0)
+    rows = bench.grant()
+    bench.put(rows, "a")
+    bench.turn()
+    bench.put(rows, *"bcdefghijk")
+    ended = replace(rows, version=2, state=GrantState.REVOKED, data_on_end=DataDuty.KEEP)
+    bench.subscriptions.new.append(ended)
+    bench.turn(1)
+    del bench.consumer.topics[rows.topic]
+
+    bench.turn()
+
+    assert [receipt.duty_done for receipt in bench.receipts.sent] == [True]
+
+
+def test_a_receipt_is_sent_again_until_the_bus_has_it_and_then_no_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(land, "_SEND_AGAIN_SECONDS", 0.0)
+    bench.receipts.reachable = False
+    rows = bench.grant()
+    bench.put(rows, "a")
+    bench.turn()
+    bench.subscriptions.new.append(replace(rows, version=2, state=GrantState.REVOKED))
+
+    bench.turn(4)
+    tried = len(bench.receipts.sent)
+    bench.receipts.reachable = True
+    bench.turn(4)
+    settled = len(bench.receipts.sent)
+    bench.turn(4)
+
+    assert tried >= 3
+    assert len(set(bench.receipts.sent)) == 1
+    assert len(bench.receipts.sent) == settled
+
+
+def test_a_receipt_that_a_dead_process_left_is_sent_by_the_next(bench: Bench) -> None:
+    bench.sink.open()
+    bench.sink.end(
+        "rows", version=2, state=GrantState.REVOKED, duty=DataDuty.DELETE, by=bench.landing._signatory
+    )
+
+    bench.turn()
+
+    assert [(receipt.grant, receipt.version) for receipt in bench.receipts.sent] == [("rows", 2)]

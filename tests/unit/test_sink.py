@@ -23,10 +23,11 @@ from govbus.errors import (
     SinkUnavailableError,
 )
 from govbus.grant import DataDuty, GrantState
+from govbus.receipt import EMPTY_DIGEST
 from govbus_consumers.rows import SchemaAheadError
 from govbus_consumers.tables import fields_of
 from support.hostile_deliveries import CODE, HOSTILE, Hostile, optional
-from support.landing_doubles import NOON, PaperLanding
+from support.landing_doubles import NOON, SIGNATORY, PaperLanding
 
 FIELDS = (CODE, optional("name", "string"), optional("staff", "int"))
 STORES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
@@ -576,13 +577,67 @@ def test_a_grant_ends_once_however_often_it_is_said(landing: PaperLanding) -> No
     _landed(landing)
 
     assert landing.end(DataDuty.DELETE) is not None
-    assert landing.sink.end("rows", version=2, state=GrantState.REVOKED, duty=DataDuty.DELETE) is None
-    assert landing.sink.end("rows", version=1, state=GrantState.REVOKED, duty=DataDuty.DELETE) is None
+    for version in (2, 1):
+        again = landing.sink.end(
+            "rows", version=version, state=GrantState.REVOKED, duty=DataDuty.DELETE, by=SIGNATORY
+        )
+        assert again is None
     assert landing.query("SELECT count(*) FROM _govbus_purges") == [(1,)]
 
 
-def test_a_grant_that_never_landed_anything_ends_without_a_trace(landing: PaperLanding) -> None:
-    assert landing.end(DataDuty.DELETE) is None
+def test_a_grant_that_never_landed_anything_is_answered_with_no_rows(landing: PaperLanding) -> None:
+    receipt = landing.end(DataDuty.DELETE)
+
+    assert receipt is not None
+    assert (receipt.table, receipt.rows_before, receipt.rows_after) == ("", 0, 0)
+    assert receipt.duty_done
+
+
+def test_a_table_that_the_department_dropped_itself_is_answered_with_no_rows(landing: PaperLanding) -> None:
+    _landed(landing)
+    landing.execute('DROP TABLE "rows"')
+
+    receipt = landing.end(DataDuty.BLANK)
+
+    assert receipt is not None
+    assert (receipt.rows_before, receipt.rows_after) == (0, 0)
+
+
+@pytest.mark.parametrize("duty", DataDuty)
+def test_a_receipt_counts_and_digests_what_was_there_before_and_after(
+    landing: PaperLanding, duty: DataDuty
+) -> None:
+    _landed(landing)
+
+    receipt = landing.end(duty)
+
+    assert receipt is not None
+    assert receipt.duty_done
+    assert receipt.rows_before == 2
+    assert receipt.digest_before != EMPTY_DIGEST
+    assert (receipt.digest_after == receipt.digest_before) == (duty is DataDuty.KEEP)
+    assert (receipt.digest_after == EMPTY_DIGEST) == (duty is DataDuty.DELETE)
+    assert list(landing.sink.unanswered()) == [receipt]
+
+
+def test_a_receipt_stays_unanswered_until_the_bus_has_it(landing: PaperLanding) -> None:
+    _landed(landing)
+    landing.end(DataDuty.DELETE)
+
+    before = len(landing.sink.unanswered())
+    landing.sink.answered("rows", 2)
+
+    assert before == 1
+    assert list(landing.sink.unanswered()) == []
+    assert landing.sink.has_ended("rows", 2)
+    assert not landing.sink.has_ended("rows", 3)
+
+
+def test_what_several_processes_have_read_out_adds_up(landing: PaperLanding) -> None:
+    landing.sink.note_read_out("rows", 2, [0, 2])
+    landing.sink.note_read_out("rows", 3, [5])
+
+    assert landing.sink.note_read_out("rows", 2, [2, 1]) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("duty", DataDuty)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from govbus_console.control.lifecycle import Changed
     from govbus_console.control.plan import Impact, Plan
+    from govbus_console.control.receipts import Standing
     from govbus_console.control.rowcount import RowChange
     from govbus_console.control.store import StoredResource
 
@@ -37,6 +38,10 @@ _Data = Annotated[
         metavar="keep|blank|delete",
         help="What happens to the rows that were landed. Default: what the grant says.",
     ),
+]
+_Wait = Annotated[
+    float,
+    typer.Option("--wait", min=0.0, metavar="SECONDS", help="How long to wait for the subscriber's receipt."),
 ]
 
 
@@ -122,24 +127,27 @@ def revoke(
     grant: _GrantId,
     *,
     data: _Data = "",
+    wait: _Wait = 3.0,
     why: Why = "",
     who: Who = "",
     as_json: Json = False,
 ) -> None:
     """End a grant for good.
 
-    Returns when it is certain that nothing more is delivered under it.
+    Returns when it is certain that nothing more is delivered under it, and the subscriber has answered or
+    was waited for.
     """
     from govbus.grant import DataDuty
     from govbus_console import connect
-    from govbus_console.control import lifecycle
+    from govbus_console.control import endings, lifecycle
 
     if data and data not in DataDuty.__members__.values():
         raise typer.BadParameter("write keep, blank or delete", param_hint="--data")
     duty = DataDuty(data) if data else None
     with connect.bus() as bus, connect.store() as store:
         changed = lifecycle.revoke(grant, store, bus, who=actor(who), why=why or "revoked", data=duty)
-    _show_change(changed, as_json=as_json)
+        standing = endings.conclude(grant, store, bus, wait_seconds=wait)
+    _show_change(changed, standing, as_json=as_json)
 
 
 def suspend(grant: _GrantId, *, why: Why = "", who: Who = "", as_json: Json = False) -> None:
@@ -165,12 +173,12 @@ def resume(grant: _GrantId, *, why: Why = "", who: Who = "", as_json: Json = Fal
     _show_change(changed, as_json=as_json)
 
 
-def _show_change(changed: Changed, *, as_json: bool) -> None:
+def _show_change(changed: Changed, standing: Standing | None = None, *, as_json: bool) -> None:
     from govbus_console.render import show
 
     grant, barriers = changed.grant, changed.settled.barriers
     fenced = sorted({name for passed in barriers for name in passed.fenced})
-    data = {
+    data: dict[str, Any] = {
         "grant": grant.id,
         "version": grant.version,
         "state": grant.state.value,
@@ -184,6 +192,9 @@ def _show_change(changed: Changed, *, as_json: bool) -> None:
         text += f"; certain everywhere after {changed.barrier_seconds:.2f} s"
     if fenced:
         text += f"; shut out silent workers: {', '.join(fenced)}"
+    if standing is not None:
+        data["receipt"] = standing.as_json()
+        text += f"\n{standing.line()}"
     show(data, as_json=as_json, text=text)
 
 

@@ -10,7 +10,7 @@ doing it again after a crash anywhere ends the same:
 3. Write catalogue, grant versions, audit and outbox in one transaction, if what
    the plan rested on is still so; otherwise plan again.
 4. Open and close shared topics (:mod:`.shared_access`).
-5. Tell Kafka (:mod:`.outbox`).
+5. Tell Kafka (:mod:`.outbox`), and follow up what has ended (:mod:`.endings`).
 6. Revoke the grants that the file removes, each behind its barrier; then take resources and
    departments out of the catalogue that nothing depends on any more, and shut the departments'
    users out at the broker.
@@ -32,11 +32,12 @@ from govbus.grant import PublishedGrant
 from govbus.policy import may_share, view_id
 from govbus.view import key_schema, view_schema
 from govbus_console.cluster import DAY_MS, TopicSpec
-from govbus_console.control import outbox, shared_access
+from govbus_console.control import endings, outbox, shared_access
 from govbus_console.control.bus import Bus, ensure_user, register, set_up
 from govbus_console.control.catalogue_file import CatalogueFile, read_catalogue
 from govbus_console.control.plan import Plan, PlannedGrant, PlannedResource, plan
 from govbus_console.control.planned import LIVING
+from govbus_console.control.receipts import receipts_topic
 from govbus_console.control.saved_plan import SavedPlan
 from govbus_console.control.store import (
     ControlStore,
@@ -186,16 +187,20 @@ def _remove(made: Plan, store: ControlStore, bus: Bus, *, who: str, why: str, no
 def settle(
     store: ControlStore, bus: Bus, *, now: datetime, departments: AbstractSet[str] | None = None
 ) -> outbox.Settled:
-    """Finish what any earlier command may have left undone: shared topics, then the outbox.
+    """Finish what any earlier command may have left undone: shared topics, the outbox, ended grants.
 
-    ``departments`` are those whose access to shared topics is looked at; None: all of them.
+    ``departments`` are those whose access to shared topics is looked at; None: all of them, and
+    grants that have ended are followed up (:mod:`.endings`).
     """
     shared_access.reconcile(bus.cluster, store.snapshot(), now=now, only=departments)
     try:
-        return outbox.settle(store, bus)
+        settled = outbox.settle(store, bus)
     except FencedError:
         # Somebody else was publishing; what is left is still to be seen in the outbox.
-        return outbox.settle(store, bus)
+        settled = outbox.settle(store, bus)
+    if departments is None:
+        endings.follow_up(store, bus, now=now)
+    return settled
 
 
 def _with_view(
@@ -259,10 +264,16 @@ def tell_subscriber(
 
 
 def _departments(bus: Bus, names: Iterable[str]) -> None:
-    """Users, standing permissions, and the topic that tells each of its grants."""
+    """Users, standing permissions, and the topics that tell each of its grants and take its answers."""
     departments = sorted(names)
-    bus.cluster.ensure_topics([TopicSpec.compacted(topics.subscriptions(name)) for name in departments])
+    bus.cluster.ensure_topics(
+        [
+            *(TopicSpec.compacted(topics.subscriptions(name)) for name in departments),
+            *(receipts_topic(name) for name in departments),
+        ]
+    )
     for name in departments:
+        register(bus.registry, f"{topics.receipts(name)}-value", bus_schema("receipt"))
         ensure_user(bus, name)
         bus.cluster.allow_owner(name)
         bus.cluster.allow_subscriber(name)

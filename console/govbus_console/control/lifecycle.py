@@ -15,7 +15,10 @@ carries through; revoking again does so too. Revoked and expired are final.
 
 Suspending is the same without an end: nothing is purged, and the grant can be
 resumed. A grant's term ends by the exchange's own clock; recording it as
-``expired`` tells the subscriber and closes shared topics.
+``expired`` tells the subscriber, past the same barrier, and closes shared topics.
+
+What is left after that, the subscriber's receipt and the delivery topic, is
+followed up by :mod:`.endings`.
 """
 
 from __future__ import annotations
@@ -100,8 +103,10 @@ def expire_due(store: ControlStore, bus: Bus, *, now: datetime) -> Sequence[str]
                 stored = known.grants[name]
                 if _over(stored, now):
                     ended = _next_version(stored, GrantState.EXPIRED, None, now)
-                    writing.grant(ended)
-                    tell_subscriber(writing, ended, known.resources[stored.grant.resource_ref])
+                    place = writing.grant(ended)
+                    resource = known.resources[stored.grant.resource_ref]
+                    # A worker's clock may be behind this one; past the barrier none delivers any more.
+                    tell_subscriber(writing, ended, resource, held_for=place)
         settle(store, bus, now=now)
     return [stored.grant.id for stored in over]
 

@@ -66,6 +66,49 @@ def last_records(
         consumer.close()
 
 
+def records_since(broker: BrokerSettings, starts: Mapping[str, int]) -> list[Message]:
+    """Give what is on partition 0 of some topics from an offset each on, to where each ends now.
+
+    A topic that is not there has nothing on it.
+
+    Raises:
+        AccessDeniedError: this user may not read one of them.
+        BrokerUnavailableError: the broker does not answer.
+    """
+    consumer = _reader(broker)
+    found: list[Message] = []
+    try:
+        with naming("list the topics"):
+            # All of them, for the client remembers it as an error when one was asked for that is not there.
+            there = consumer.list_topics(timeout=_ASK_SECONDS).topics
+            unread = set()
+            for topic in sorted(starts.keys() & there.keys()):
+                place = TopicPartition(topic, 0)
+                low, high = consumer.get_watermark_offsets(place, timeout=_ASK_SECONDS, cached=False)
+                if max(low, starts[topic]) < high:
+                    unread.add(topic)
+        consumer.assign([TopicPartition(topic, 0, starts[topic]) for topic in sorted(unread)])
+        heard = time.monotonic()
+        while unread:
+            messages = consumer.consume(_AT_ONCE, timeout=_POLL_SECONDS)
+            if messages:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > _STALL_SECONDS:
+                raise BrokerUnavailableError(f"the broker does not go on with {min(unread)}")
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    found.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    unread.discard(message.topic())
+                else:
+                    with naming(f"read {message.topic()}"):
+                        raise KafkaException(error)
+        return found
+    finally:
+        consumer.close()
+
+
 def committed_offsets(
     broker: BrokerSettings, group: str, topic: str, partitions: Iterable[int]
 ) -> Mapping[int, int]:
