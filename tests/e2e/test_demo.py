@@ -63,7 +63,7 @@ def test_every_row_is_equal_to_the_oracle(first: subprocess.CompletedProcess[str
 def test_it_prints_exactly_what_scripts_expect(first: subprocess.CompletedProcess[str]) -> None:
     told = json.loads(first.stdout)
 
-    assert told.keys() == {"ok", "tables", "throughput", "latency_ms", "revoke_ms"}
+    assert told.keys() == {"ok", "tables", "throughput", "latency_ms", "revoke_ms", "receipt"}
     assert told["throughput"].keys() == {"capture", "exchange", "landing"}
     assert told["latency_ms"].keys() == {"p50", "p99"}
     for table in told["tables"]:
@@ -74,6 +74,10 @@ def test_it_prints_exactly_what_scripts_expect(first: subprocess.CompletedProces
     assert min(told["throughput"].values()) > 0
     assert 0 < told["latency_ms"]["p50"] <= told["latency_ms"]["p99"]
     assert told["revoke_ms"] > 0
+    receipt = told["receipt"]
+    assert (receipt["department"], receipt["duty"], receipt["status"]) == ("health", "delete", "answered")
+    assert receipt["rows_before"] > 0
+    assert receipt["rows_after"] == 0
 
 
 def test_each_department_got_its_share_and_no_other(first: subprocess.CompletedProcess[str]) -> None:

@@ -50,6 +50,7 @@ def test_the_json_has_the_promised_shape() -> None:
         "throughput": {"capture": 1234, "exchange": 2, "landing": 3},
         "latency_ms": {"p50": 12.3, "p99": 56.8},
         "revoke_ms": 400.0,
+        "receipt": None,
     }
 
 

@@ -36,7 +36,7 @@ def receipts(*, department: _Of = "", as_json: Json = False) -> None:
         endings.follow_up(store, bus, now=datetime.now(UTC))
         found = [each for each in standings(store) if department in ("", each.department)]
     missing = sum(not each.answered for each in found)
-    summary = f"{len(found)} grants have ended; {missing} are not answered for"
+    summary = f"ended grants: {len(found)}; not answered for: {missing}"
     show(
         {"ended": len(found), "missing": missing, "receipts": [each.as_json() for each in found]},
         as_json=as_json,

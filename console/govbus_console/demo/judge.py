@@ -15,6 +15,7 @@ from govbus import topics
 from govbus.errors import RefusedError
 from govbus_console.control import apply
 from govbus_console.control.bus import PSEUDONYM_SECRET
+from govbus_console.control.receipts import Standing
 from govbus_console.demo import oracle
 from govbus_console.demo.departments import QUZHOU
 from govbus_console.demo.divisions import EDITIONS, FILES_DOWN_TO, Edition
@@ -44,7 +45,7 @@ class Judge:
         self._archives = archives
         self._verdicts: dict[tuple[str, str], list[tuple[int, Verdict]]] = {}
         self._revoked: Share | None = None
-        self._ends_at_revocation: Mapping[int, int] = {}
+        self._receipt: Standing | None = None
         dead_letters = [topics.dead_letter(*ref.split(".")) for ref in stage.captured]
         self._dead_letters_before = {topic: stage.exchanged.end(topic) for topic in dead_letters}
 
@@ -61,7 +62,10 @@ class Judge:
     def note_revoked(self, share: Share) -> None:
         """From now on nothing more may come of this grant."""
         self._revoked = share
-        self._ends_at_revocation = self._stage.exchanged.end(share.delivery_topic)
+
+    def note_receipt(self, receipt: Standing | None) -> None:
+        """What the subscriber of the revoked grant has answered, if it has."""
+        self._receipt = receipt
 
     def _compare(self, share: Share, edition: Edition) -> Verdict:
         landed = self._stage.scene.landed(share.subscriber)
@@ -108,6 +112,7 @@ class Judge:
             self._withheld_stays(),
             self._withheld_cannot_be_granted(),
             self._revoked_stays_revoked(),
+            self._revoked_is_answered_for(),
         ]
 
     def lines(self) -> list[Line]:
@@ -243,11 +248,20 @@ class Judge:
         return Check(what=what, holds=False, found="it was applied")
 
     def _revoked_stays_revoked(self) -> Check:
-        what = "nothing was delivered after the revocation"
+        what = "the revoked grant's deliveries are gone, and nothing has brought them back"
         if self._revoked is None:
             return Check(what=what, holds=False, found="nothing was revoked")
-        ends = self._stage.exchanged.end(self._revoked.delivery_topic)
-        return Check(what=what, holds=ends in ({}, self._ends_at_revocation), found="the topic has grown")
+        gone = self._revoked.delivery_topic not in self._stage.exchanged.topics()
+        return Check(what=what, holds=gone, found="the topic is still there")
+
+    def _revoked_is_answered_for(self) -> Check:
+        what = "health has answered for the revoked grant with a receipt that it signed"
+        receipt = self._receipt
+        if receipt is None or receipt.answer is None or not receipt.answered:
+            return Check(what=what, holds=False, found="no receipt that counts")
+        answer = receipt.answer
+        holds = answer.rows_before > 0 and answer.rows_after == 0
+        return Check(what=what, holds=holds, found=f"{answer.rows_before} rows, then {answer.rows_after}")
 
     def _delivery_topics(self) -> set[str]:
         return {share.delivery_topic for share in self._stage.shares}

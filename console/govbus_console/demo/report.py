@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from govbus_console.control.receipts import Standing
+
 _MEBIBYTE = 1 << 20
 
 
@@ -59,6 +61,9 @@ class Report:
     """From commit at the source to commit in the subscriber's store, over the yearly changes."""
 
     revoke_ms: float
+    receipt: Standing | None = None
+    """What the subscriber of the revoked grant has answered."""
+
     memory: Mapping[str, int] = field(default_factory=dict)
     """The most bytes that each process has had resident."""
 
@@ -94,6 +99,7 @@ class Report:
             "throughput": {stage: round(rate) for stage, rate in self.throughput.items()},
             "latency_ms": {"p50": _rounded(self.p50_ms), "p99": _rounded(self.p99_ms)},
             "revoke_ms": _rounded(self.revoke_ms),
+            "receipt": None if self.receipt is None else self.receipt.as_json(),
         }
 
     def renderable(self) -> RenderableType:
@@ -106,6 +112,7 @@ class Report:
             f"records/s: {rates} (while working on the first edition)",
             f"source commit to landed commit: p50 {_shown(self.p50_ms)}, p99 {_shown(self.p99_ms)}",
             f"revoke to barrier: {_shown(self.revoke_ms)}",
+            *([] if self.receipt is None else [self.receipt.line()]),
             f"all in {self.seconds:.0f} s",
         ]
         verdict = (

@@ -4,7 +4,8 @@
    the catalogue; start capture, exchange and landing (:mod:`.stage`).
 2. For each edition: the departments change their own databases (:mod:`.departments`); wait until every
    change has arrived (:mod:`.settle`); ask the oracle about every landed table (:mod:`.judge`).
-3. After the third edition one grant is revoked, with purge of what was landed, and two more follow.
+3. After the third edition one grant is revoked, with purge of what was landed; its subscriber answers with
+   a receipt; and two more follow.
 4. Whoever was granted nothing tries to read, and must be refused by the broker (:mod:`.judge`).
 """
 
@@ -15,7 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from govbus.grant import DataDuty
-from govbus_console.control import lifecycle
+from govbus_console.control import endings, lifecycle
+from govbus_console.control.receipts import Standing
 from govbus_console.demo import oracle
 from govbus_console.demo.departments import CivilAffairs, StatisticsBureau
 from govbus_console.demo.divisions import EDITIONS, Edition, archive, read
@@ -23,7 +25,7 @@ from govbus_console.demo.judge import Judge
 from govbus_console.demo.measure import added
 from govbus_console.demo.report import Report
 from govbus_console.demo.settle import Settling
-from govbus_console.demo.stage import WHO, Options, Show, Stage
+from govbus_console.demo.stage import STALLED_SECONDS, WHO, Options, Show, Stage
 from govbus_console.embedded import Home
 
 __all__ = ["Options", "run_demo"]
@@ -71,12 +73,13 @@ class _Demo:
         self._year(first)
         throughput = self._throughput()
         after_first = added(self._stage.metrics("land-").values())
-        revoke_ms = 0.0
+        revoke_ms, receipt = 0.0, None
         for edition in others:
             self._year(edition)
             if edition.year == REVOKED_AFTER:
-                revoke_ms = self._revoke()
+                revoke_ms, receipt = self._revoke()
         latency = added(self._stage.metrics("land-").values()) - after_first
+        self._judge.note_receipt(receipt)
         checks = self._stage.step("try to read what was not granted", self._judge.checks)
         return Report(
             lines=self._judge.lines(),
@@ -85,6 +88,7 @@ class _Demo:
             p50_ms=latency.quantile(0.5, "govbus_latency_seconds") * 1_000,
             p99_ms=latency.quantile(0.99, "govbus_latency_seconds") * 1_000,
             revoke_ms=revoke_ms,
+            receipt=receipt,
             memory=self._stage.memory(),
             seconds=time.monotonic() - self._began,
             left_running=self._stage.leave_running() if self._stage.options.keep else {},
@@ -113,8 +117,8 @@ class _Demo:
         stage.step(f"{year}: captured, exchanged, landed", self._settling.settle)
         stage.step(f"{year}: the oracle compares every row", lambda: self._judge.ask_oracle(edition))
 
-    def _revoke(self) -> float:
-        """Revoke, wait for the purge, and return how many milliseconds the revoking took."""
+    def _revoke(self) -> tuple[float, Standing | None]:
+        """Revoke, wait for purge and receipt; return how many milliseconds the revoking took, and the receipt."""
         stage = self._stage
         share = next(share for share in stage.shares if share.id == stage.to_revoke)
         began = time.monotonic()
@@ -130,7 +134,11 @@ class _Demo:
         with self._settling.patience("landing has not purged what was revoked") as progressing:
             while not oracle.check_empty(stage.scene.landed(share.subscriber), share.table).equal:
                 progressing(None)
-        return took
+        receipt = stage.step(
+            "health's receipt",
+            lambda: endings.conclude(share.id, stage.store, stage.bus, wait_seconds=STALLED_SECONDS),
+        )
+        return took, receipt
 
     def _throughput(self) -> dict[str, float]:
         """Records a second of each stage: all that it did, by the time that its busiest process worked."""
