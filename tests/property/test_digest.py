@@ -64,7 +64,8 @@ def test_another_row_one_more_or_one_twice_makes_a_difference(
 
 def test_values_that_look_alike_are_told_apart() -> None:
     lookalikes = [
-        ("ab", "c"), ("a", "bc"), ("abc", ""), ("abc", None), ("1", 1), (1, "1"), (True, "1"), (1.0, "1"),
+        ("as", "b"), ("a", "sb"), ("ab", "c"), ("a", "bc"), ("abc", ""), ("abc", None), ("1", 1), (1, "1"),
+        (True, "1"), (1.0, "1"),
         (Decimal(1), "1"), (b"1", "1"), (date(2026, 1, 1), "1"), ("2026-01-01", "1"),
         (datetime(2026, 1, 1, tzinfo=UTC), "1"), ("1:", "1"),
     ]  # fmt: skip

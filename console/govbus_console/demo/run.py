@@ -118,7 +118,7 @@ class _Demo:
         stage.step(f"{year}: the oracle compares every row", lambda: self._judge.ask_oracle(edition))
 
     def _revoke(self) -> tuple[float, Standing | None]:
-        """Revoke, wait for purge and receipt; return how many milliseconds the revoking took, and the receipt."""
+        """Revoke, wait for purge and receipt; return the milliseconds that revoking took, and the receipt."""
         stage = self._stage
         share = next(share for share in stage.shares if share.id == stage.to_revoke)
         began = time.monotonic()
