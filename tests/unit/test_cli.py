@@ -71,6 +71,7 @@ def test_the_command_line_has_what_the_manual_names() -> None:
     assert names == {
         "up", "down", "demo", "apply", "plan", "status", "doctor", "capture", "exchange", "land",
         "revoke", "suspend", "resume", "tail", "explain", "who-received", "find", "who-uses", "can",
+        "receipts", "receipt-key",
     }  # fmt: skip
 
 
