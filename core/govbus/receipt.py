@@ -39,6 +39,17 @@ EMPTY_DIGEST = "0" * 64
 _DOMAIN = b"govbus receipt 1\n"
 """Stands before what is signed, so that no signature made for something else passes for a receipt's."""
 
+_LONGEST_TEXTS = {
+    "grant": 80,
+    "department": 80,
+    "table": 200,
+    "process": 500,
+    "digest_before": 64,
+    "digest_after": 64,
+}
+_FIRST_PRINTED = 32
+_NUMBERS = {"version": 31, "rows_before": 63, "rows_after": 63, "rows_blanked": 63}
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -155,18 +166,29 @@ def receipt_to_record(signed: SignedReceipt) -> dict[str, Any]:
 
 
 def receipt_from_record(record: Mapping[str, Any]) -> SignedReceipt:
-    """Read it back; KeyError, TypeError or ValueError when it cannot be one."""
+    """Read it back; KeyError, TypeError or ValueError when it cannot be one.
+
+    A department may write anything, under a schema of its own; what gets through can be stored and shown.
+    """
+    for name, most in _LONGEST_TEXTS.items():
+        if len(record[name]) > most or any(ord(character) < _FIRST_PRINTED for character in record[name]):
+            raise ValueError(f"{name} is not a plain text")
+    for name, bits in _NUMBERS.items():
+        if not isinstance(record[name], int) or not 0 <= record[name] < 1 << bits:
+            raise ValueError(f"{name} is out of range")
+    if not isinstance(record["carried_out_at"], datetime):
+        raise TypeError("carried_out_at is not a moment")
     return SignedReceipt(
         receipt=Receipt(
             grant=str(record["grant"]),
-            version=int(record["version"]),
+            version=record["version"],
             department=str(record["department"]),
             state=GrantState(record["state"]),
             duty=DataDuty(record["duty"]),
             table=str(record["table"]),
-            rows_before=int(record["rows_before"]),
-            rows_after=int(record["rows_after"]),
-            rows_blanked=int(record["rows_blanked"]),
+            rows_before=record["rows_before"],
+            rows_after=record["rows_after"],
+            rows_blanked=record["rows_blanked"],
             digest_before=str(record["digest_before"]),
             digest_after=str(record["digest_after"]),
             carried_out_at=record["carried_out_at"],

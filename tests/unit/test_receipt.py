@@ -136,3 +136,26 @@ def test_a_key_shows_itself_by_its_fingerprint_only() -> None:
     assert bytes(range(32)).hex() not in repr(KEY)
     with pytest.raises(ValueError, match="32 bytes"):
         ReceiptKey(b"short")
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        {"process": "x\x1b[2J"},
+        {"table": "a\x00"},
+        {"digest_before": "ab" * 33},
+        {"grant": "g" * 81},
+        {"version": 1 << 40},
+        {"version": "2"},
+        {"rows_before": -1},
+        {"carried_out_at": "now"},
+        {"state": "active"},
+        {"duty": "burn"},
+    ],
+)
+def test_what_could_be_neither_stored_nor_shown_is_no_receipt(junk: dict[str, Any]) -> None:
+    """A department writes its topic itself, and may write anything."""
+    record = receipt_to_record(KEY.sign(RECEIPT))
+
+    with pytest.raises((ValueError, TypeError)):
+        receipt_from_record(record | junk)
