@@ -374,6 +374,7 @@ def test_the_command_says_who_has_answered_and_exits_with_3_when_somebody_has_no
         return code, shown
 
     revoked, told = give("revoke", control.health_grant, "--wait", "0", "--data", "delete")
+    topic_is_gone = cli.run(["tail", control.health_grant, "--json"])
     missing, before = give("receipts")
     with health.landing():
         eventually(health.sent, what="the receipt")
@@ -381,6 +382,7 @@ def test_the_command_says_who_has_answered_and_exits_with_3_when_somebody_has_no
     _, key = give("receipt-key", control.health)
 
     assert (revoked, told["receipt"]["status"]) == (render.DONE, "not answered")
+    assert topic_is_gone == render.FAILED
     assert (missing, before["missing"]) == (render.PENDING, 1)
     assert (done, after["receipts"][0]["status"]) == (render.DONE, "answered")
     assert key["pinned"] == load_key(health.key_file).public.hex()
