@@ -51,7 +51,7 @@ def landing(url: str) -> Iterator[PaperLanding]:
 
 
 def config(url: str) -> LandConfig:
-    return LandConfig(department="tax", sink=make_url(url))
+    return LandConfig(department="tax", sink=make_url(url), receipt_key=Path("unused"))
 
 
 def look(landing: PaperLanding, offset: int, code: Any) -> LandingFacts:
