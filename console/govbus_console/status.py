@@ -1,16 +1,22 @@
 """What ``govbus status`` shows: what runs, what is shared with whom, how far it has got. Does I/O.
 
 It reads and changes nothing. A bus that does not run is an answer, not an error.
+
+How far a grant has been brought is put together from what the exchange commits
+with every batch: the cursors of ``govbus.progress`` and the group's offsets. No
+worker is asked, so the answer is there when none runs.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from govbus import topics
+from govbus.errors import UndecodableRecordError
 from govbus_console import connect
 from govbus_console.control import outbox
 from govbus_console.control.bus import Bus
@@ -47,7 +53,11 @@ def look(home: Home) -> dict[str, Any]:
         with connect.bus() as bus:
             found["bootstrap"] = bus.broker.bootstrap
             found["workers"] = _workers(bus)
-            found["resources"] = _resources(known, _exchange_lag(known, bus))
+            stands = _stands(known, bus)
+            found["resources"] = _resources(known, _exchange_lag(stands))
+            backfills = backfills_of(known, stands, _cursors(bus))
+            for grant in found["grants"]:
+                grant["backfill"] = backfills.get(grant["grant"])
     return found
 
 
@@ -91,18 +101,81 @@ def _resources(known: Snapshot, lag: Mapping[str, int]) -> list[dict[str, Any]]:
     ]
 
 
-def _exchange_lag(known: Snapshot, bus: Bus) -> Mapping[str, int]:
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Where a captured topic ends and how far the exchange's live stream is, by partition."""
+
+    ends: Mapping[int, int]
+    done: Mapping[int, int]
+    """Without the partitions of which nothing was ever committed."""
+
+
+def _stands(known: Snapshot, bus: Bus) -> Mapping[str, Stand]:
+    """By resource."""
+    stands = {}
+    for ref, stored in known.resources.items():
+        topic = topics.captured(stored.resource.owner, stored.resource.name)
+        ends = bus.cluster.end_offsets(topic, committed=True)
+        stands[ref] = Stand(ends, committed_offsets(bus.broker, topics.EXCHANGE_GROUP, topic, ends))
+    return stands
+
+
+def _exchange_lag(stands: Mapping[str, Stand]) -> Mapping[str, int]:
     """Captured records that no transaction of the exchange has dealt with yet, by resource.
 
     Transaction markers count as well, so a topic that is caught up may show its last one.
     """
-    lags = {}
-    for ref, stored in known.resources.items():
-        topic = topics.captured(stored.resource.owner, stored.resource.name)
-        ends = bus.cluster.end_offsets(topic, committed=True)
-        done = committed_offsets(bus.broker, topics.EXCHANGE_GROUP, topic, ends)
-        lags[ref] = sum(max(0, end - done.get(number, 0)) for number, end in ends.items())
-    return lags
+    return {
+        ref: sum(max(0, end - stand.done.get(number, 0)) for number, end in stand.ends.items())
+        for ref, stand in stands.items()
+    }
+
+
+def _cursors(bus: Bus) -> Mapping[tuple[str, int], Mapping[str, Any]]:
+    """The newest record of every cursor, by delivery topic and partition."""
+    latest: dict[bytes, Any] = {}
+    for message in last_records(bus.broker, topics.PROGRESS, None):
+        latest.pop(message.key() or b"", None)
+        if message.value() is not None:
+            latest[message.key() or b""] = message
+    found = {}
+    for message in latest.values():
+        try:
+            record = bus.registry.decode(message.value())
+        except UndecodableRecordError:
+            continue  # the exchange does not go by it either
+        found[record["route"], record["partition"]] = record
+    return found
+
+
+def backfills_of(
+    known: Snapshot, stands: Mapping[str, Stand], cursors: Mapping[tuple[str, int], Mapping[str, Any]]
+) -> Mapping[str, dict[str, int]]:
+    """How far each grant in force has been brought towards the live stream, by grant.
+
+    Counted in source offsets, of all partitions together. A grant that takes part in the live stream
+    everywhere has none left and is left out; one that has arrived and is being swept is not.
+    """
+    now = datetime.now(UTC)
+    found = {}
+    for name, stored in known.grants.items():
+        stand = stands.get(stored.grant.resource_ref)
+        if stand is None or not stored.grant.in_force(now):
+            continue
+        done = expected = 0
+        live = True
+        for number, position in stand.done.items():
+            cursor = cursors.get((stored.published.delivery_topic, number))
+            same = cursor is not None and cursor["view"] == stored.published.view
+            expected += position
+            if cursor is not None and same and cursor["live"]:
+                done += position
+            else:
+                live = False
+                done += min(cursor["next_offset"], position) if cursor is not None and same else 0
+        if not live:
+            found[name] = {"done": done, "expected": expected, "remaining": expected - done}
+    return found
 
 
 def _grants(known: Snapshot) -> list[dict[str, Any]]:
@@ -118,6 +191,7 @@ def _grants(known: Snapshot) -> list[dict[str, Any]]:
             "topic": stored.published.delivery_topic,
             "shared": stored.published.shared,
             "expires_at": stored.grant.expires_at.isoformat(),
+            "backfill": None,
         }
         for name, stored in sorted(known.grants.items())
     ]
@@ -161,7 +235,11 @@ def text_of(found: Mapping[str, Any]) -> str:
         _table(
             "resources", found["resources"], ("resource", "share_type", "contract", "exchange_lag", "title")
         ),
-        _table("grants", found["grants"], ("grant", "version", "state", "subscriber", "resource", "topic")),
+        _table(
+            "grants",
+            [grant | {"backfill": _brought(grant["backfill"])} for grant in found["grants"]],
+            ("grant", "version", "state", "backfill", "subscriber", "resource", "topic"),
+        ),
         _table(
             "exchange workers",
             found["workers"],
@@ -169,6 +247,10 @@ def text_of(found: Mapping[str, Any]) -> str:
         ),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _brought(backfill: Mapping[str, int] | None) -> str:
+    return "" if backfill is None else f"{backfill['done']} of {backfill['expected']}"
 
 
 def _table(title: str, rows: Iterable[Mapping[str, Any]], columns: tuple[str, ...]) -> str:

@@ -130,6 +130,12 @@ class ExchangeSettings(BaseSettings):
     schema_wait_seconds: float = Field(default=5.0, ge=0.0)
     """How long a record under a schema id that the registry does not know is waited for."""
 
+    sweep_after_seconds: float = Field(default=6 * 86_400.0, ge=1.0)
+    """A grant that was behind for longer begins from the start, and loses what is gone at the source.
+
+    Shorter than the captured topics' ``delete.retention.ms`` by the time that catching up may take.
+    """
+
     pseudonym_secret_file: Path | None = None
     """Master secret of the pseudonym keys; without it grants with pseudonyms deliver nothing."""
 

@@ -45,6 +45,37 @@ class Batch:
     outcome: Future[Outcome] = field(default_factory=Future)
 
 
+def decision_record(
+    batch: Batch, part: Slice, route: Route, *, worker: str, considered: int, last: int
+) -> dict[str, Any]:
+    """What an auditor is told of every slice and route, whatever was decided; the counts come on top.
+
+    Args:
+        batch: that the slice is of.
+        part: the slice.
+        route: one of those that it was exchanged for.
+        worker: who did it.
+        considered: how many records of the slice were.
+        last: the offset of the last of them.
+    """
+    published = route.first
+    return {
+        "grant": route.label,
+        "version": published.grant.version,
+        "subscriber": "" if published.shared else published.grant.subscriber,
+        "resource": route.resource.ref,
+        "topic": part.place[0],
+        "partition": part.place[1],
+        "first_offset": part.start,
+        "last_offset": last,
+        "considered": considered,
+        "value_schema_id": published.value_schema_id,
+        "grants_offset": batch.policy.offset,
+        "worker": worker,
+        "decided_at": batch.now,
+    }
+
+
 class Output(NamedTuple):
     """One record to be written."""
 

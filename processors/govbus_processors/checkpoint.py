@@ -111,14 +111,14 @@ class Checkpoints:
 
 def _parse(data: bytes, expected: dict[str, Any]) -> KeySet:
     end = data.index(b"\n") + 1
-    body = data[:-_DIGEST_BYTES]
+    body = memoryview(data)[:-_DIGEST_BYTES]  # not a copy: it may be hundreds of megabytes
     if blake2b(body, digest_size=_DIGEST_BYTES).digest() != data[-_DIGEST_BYTES:]:
         raise ValueError("the checksum is wrong")
     about = json.loads(data[:end])
     if any(about[name] != value for name, value in expected.items()):
         raise ValueError("a checkpoint of something else")
     keys = KeySet(bytes.fromhex(about["seed"]))
-    keys.restore(body[end:])
+    keys.restore(bytes(body[end:]))
     if len(keys) != about["count"]:
         raise ValueError("another number of keys")
     keys.position = int(about["position"])

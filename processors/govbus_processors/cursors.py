@@ -12,13 +12,20 @@ never be delivered out of order, whether they are new or being caught up on:
 The cursors are stored on ``govbus.progress`` in the transaction that moves
 them. For a live route nothing is stored per batch: its cursor is the group's
 committed offset.
+
+A route begins again from offset 0, instead of where it stood, when its view was
+amended, and when it has been behind for so long that the source may have
+forgotten deletions that it has not seen: a compacted topic keeps a tombstone for
+``delete.retention.ms`` and not longer. From 0 on it sees every row that there
+still is, so what the subscriber holds and was not delivered again by then is
+gone: it is swept (:mod:`govbus_processors.sweep`) before the route goes live.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from govbus.policy import Effect
@@ -39,20 +46,34 @@ class Cursor:
     offset: int
     """The next source offset for this route; for a live one, where it went live."""
 
+    since: datetime | None = None
+    """When it fell behind, or began again from the start; None while it is live."""
+
+    sweep: int = 0
+    """Where its delivery topic ended when it began from the start: a row that was not delivered
+    after that is swept. 0: there is nothing to sweep."""
+
 
 Key = tuple[str, int]
 """Delivery topic and partition; a delivery topic has one source, so this names the cursor."""
 
 
 class Cursors:
-    """The cursors of the source partitions that this worker serves."""
+    """The cursors of the source partitions that this worker serves.
 
-    def __init__(self) -> None:
+    Args:
+        forgets_after: how long the source keeps deletions for those who have not read them.
+    """
+
+    def __init__(self, *, forgets_after: timedelta) -> None:
+        self._forgets_after = forgets_after
         self._cursors: dict[Key, Cursor] = {}
         self._staged: dict[Key, Cursor | None] = {}
         self._positions: dict[Place, int | None] = {}
         self._fed: dict[Place, set[str]] = {}
         """The delivery topics that have, or had, a cursor in a source partition."""
+        self.revision = 0
+        """Another one whenever :meth:`behind` may answer differently, time and policy aside."""
 
     def assign(self, place: Place, position: int | None, stored: Mapping[str, Cursor]) -> None:
         """Begin to serve a source partition.
@@ -63,6 +84,7 @@ class Cursors:
                 every route is live from the first record on.
             stored: the cursors from ``govbus.progress``, by delivery topic.
         """
+        self.revision += 1
         self._positions[place] = position
         self._fed[place] = set(stored)
         for topic, cursor in stored.items():
@@ -70,6 +92,7 @@ class Cursors:
 
     def clear(self) -> None:
         """Serve nothing any more."""
+        self.revision += 1
         self._cursors.clear()
         self._staged.clear()
         self._positions.clear()
@@ -110,13 +133,13 @@ class Cursors:
                     taking_part.append(route)
             else:
                 refused.append((route, decision.reason.value))
-                self._stand_still(place, route, cursor, start)
+                self._stand_still(place, route, cursor, start, now)
         for name in gone:
             # A grant that this worker cannot read has no route here, and may have one again later:
             # what passes by now it must then still get.
             cursor = self._cursors.get((name, partition))
             if cursor is not None and cursor.live:
-                self._staged[name, partition] = replace(cursor, live=False, offset=start)
+                self._staged[name, partition] = replace(cursor, live=False, offset=start, since=now)
         return Slice(
             place=place,
             start=start,
@@ -125,19 +148,33 @@ class Cursors:
             refused=tuple(refused),
         )
 
-    def _stand_still(self, place: Place, route: Route, cursor: Cursor | None, position: int) -> None:
+    def _stand_still(
+        self, place: Place, route: Route, cursor: Cursor | None, position: int, now: datetime
+    ) -> None:
         if cursor is None:
             if not route.ended:
                 # It may come into force later and must then begin with what passes by now.
-                self._stage(place, route, Cursor(route.first.view, live=False, offset=0))
+                self._stage(place, route, Cursor(route.first.view, live=False, offset=0, since=now))
         elif route.ended:
             self._stage(place, route, None)
         elif cursor.live:
-            self._stage(place, route, replace(cursor, live=False, offset=position))
+            self._stage(place, route, replace(cursor, live=False, offset=position, since=now))
 
     def _stage(self, place: Place, route: Route, cursor: Cursor | None) -> None:
         self._staged[route.topic, place[1]] = cursor
         self._fed[place].add(route.topic)
+
+    def of(self, route: Route, partition: int) -> Cursor | None:
+        """Where a route stands in a source partition; None when it never began."""
+        return self._cursors.get((route.topic, partition))
+
+    def _next(self, route: Route, cursor: Cursor | None, now: datetime) -> int:
+        """The source offset that a route goes on from; 0 when it has to begin from the start."""
+        if cursor is None or cursor.view != route.first.view:
+            return 0
+        if cursor.since is not None and now - cursor.since > self._forgets_after:
+            return 0
+        return cursor.offset
 
     def behind(
         self, policy: Policy, *, now: datetime, fresh: bool
@@ -156,18 +193,44 @@ class Cursors:
                 if cursor is not None and cursor.live and cursor.view == route.first.view:
                     continue
                 if route.decide(now=now, fresh=fresh).effect is Effect.PERMIT:
-                    same_view = cursor is not None and cursor.view == route.first.view
-                    offset = cursor.offset if cursor is not None and same_view else 0
-                    at.setdefault(offset, []).append(route)
+                    at.setdefault(self._next(route, cursor, now), []).append(route)
             if at:
                 lowest = min(at)
                 found.append((place, lowest, tuple(at[lowest])))
         return found
 
-    def caught_up_to(self, place: Place, routes: Iterable[Route], offset: int, *, live: bool) -> None:
-        """Stage that routes were brought to an offset of a source partition."""
+    def caught_up_to(
+        self,
+        place: Place,
+        routes: Iterable[Route],
+        offset: int,
+        *,
+        live: bool,
+        begun: Mapping[str, Cursor],
+        now: datetime,
+    ) -> None:
+        """Stage that routes were brought to an offset of a source partition.
+
+        Args:
+            place: the source partition.
+            routes: that were brought there.
+            offset: the next one for them.
+            live: whether the partition itself stands there, so that those go live that have nothing
+                to sweep.
+            begun: by delivery topic, the cursors of those that have just begun from the start.
+            now: the time.
+        """
         for route in routes:
-            self._stage(place, route, Cursor(route.first.view, live=live, offset=offset))
+            before = begun.get(route.topic) or self._cursors[route.topic, place[1]]
+            after = replace(before, offset=offset, live=live and not before.sweep)
+            self._stage(place, route, _behind_since(after, now))
+
+    def sweeping(self, place: Place, route: Route, now: datetime, *, done: bool) -> None:
+        """Stage that a route was swept in part; done, it goes live if nothing came meanwhile."""
+        before = self._cursors[route.topic, place[1]]
+        if done:
+            before = replace(before, live=before.offset == self._positions[place], sweep=0)
+        self._stage(place, route, _behind_since(before, now))
 
     def staged(self) -> Mapping[Key, Cursor | None]:
         """What the transaction has to store; None removes a cursor."""
@@ -175,6 +238,8 @@ class Cursors:
 
     def commit(self, moved: Mapping[Place, int]) -> None:
         """Make what was staged real, and move partitions of the live stream."""
+        if self._staged or any(self._positions.get(place) is None for place in moved):
+            self.revision += 1
         for key, cursor in self._staged.items():
             if cursor is None:
                 self._cursors.pop(key, None)
@@ -186,3 +251,13 @@ class Cursors:
     def rollback(self) -> None:
         """Forget what was staged."""
         self._staged.clear()
+
+
+def _behind_since(cursor: Cursor, now: datetime) -> Cursor:
+    """Say since when a cursor is behind.
+
+    What is swept in the end may have missed anything up to now. Without a sweep, what counts is how
+    old the oldest deletion is that may be ahead.
+    """
+    since = None if cursor.live else now if cursor.sweep else cursor.since
+    return replace(cursor, since=since)

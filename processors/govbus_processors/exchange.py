@@ -40,7 +40,7 @@ from govbus.policy import Effect, Reason
 from govbus.splice import Walker
 from govbus.transform import derive_key
 from govbus.view import compile_view
-from govbus_processors.batch import Batch, Outcome, Slice
+from govbus_processors.batch import Batch, Outcome, Slice, decision_record
 from govbus_processors.slicework import SliceWork
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from govbus_processors.routes import Route
 
 
+_ASK_AGAIN = 5.0
+"""Seconds after which the registry is asked once more for a schema that it did not know."""
+
+
 class SchemaBook:
     """The writer schemas that records name, fetched outside the exchange and looked up inside it."""
 
@@ -59,8 +63,13 @@ class SchemaBook:
         self._wait_seconds = wait_seconds
         self._known: dict[int, Schema] = {}
         self._wanted: dict[int, float] = {}
-        self._unknown: set[int] = set()
-        """Ids that the registry answered it does not know."""
+        """Since when an id is asked for in vain (monotonic seconds)."""
+
+        self._unknown: dict[int, float] = {}
+        """When the registry last answered that it does not know an id."""
+
+        self._due: set[int] = set()
+        """What the next fetch asks for."""
 
     def get(self, schema_id: int) -> Schema | None:
         """Return a writer schema, or None: ask again after :meth:`fetch`.
@@ -70,25 +79,30 @@ class SchemaBook:
         """
         known = self._known.get(schema_id)
         if known is None:
-            since = self._wanted.setdefault(schema_id, time.monotonic())
-            if schema_id in self._unknown and time.monotonic() - since >= self._wait_seconds:
+            now = time.monotonic()
+            since = self._wanted.setdefault(schema_id, now)
+            answered = self._unknown.get(schema_id)
+            # Asked again now and then: a schema that came too late for one record is there for the next.
+            if answered is not None and now - since >= self._wait_seconds and now - answered < _ASK_AGAIN:
                 raise UnknownSchemaError(f"the registry does not know schema {schema_id}")
+            self._due.add(schema_id)
         return known
 
     def fetch(self) -> bool:
         """Ask the registry for every schema that is wanted, and say whether any came. Blocks."""
         came = False
-        for schema_id in list(self._wanted):
+        for schema_id in sorted(self._due):
             try:
                 self._known[schema_id] = self._registry.schema(schema_id)
             except UnknownSchemaError:
-                self._unknown.add(schema_id)
+                self._unknown[schema_id] = time.monotonic()
             except RegistryUnavailableError:
                 return came
             else:
-                self._unknown.discard(schema_id)
-                del self._wanted[schema_id]
+                self._unknown.pop(schema_id, None)
+                self._wanted.pop(schema_id, None)
                 came = True
+            self._due.discard(schema_id)
         return came
 
 
@@ -160,23 +174,7 @@ class Exchange:
     def _decision(
         self, part: Slice, route: Route, batch: Batch, considered: int, last: int
     ) -> dict[str, Any]:
-        """What an auditor is told of every slice and grant, whatever was decided."""
-        published = route.first
-        return {
-            "grant": route.label,
-            "version": published.grant.version,
-            "subscriber": "" if published.shared else published.grant.subscriber,
-            "resource": route.resource.ref,
-            "topic": part.place[0],
-            "partition": part.place[1],
-            "first_offset": part.start,
-            "last_offset": last,
-            "considered": considered,
-            "value_schema_id": published.value_schema_id,
-            "grants_offset": batch.policy.offset,
-            "worker": self._worker,
-            "decided_at": batch.now,
-        }
+        return decision_record(batch, part, route, worker=self._worker, considered=considered, last=last)
 
     def _forget_old_plans(self, topic: str, resource: Resource) -> None:
         """A new contract or key schema makes every plan of the resource anew."""

@@ -16,9 +16,9 @@ One turn of its loop:
 5. load a piece of a key set, or bring one route a stretch further to the present;
 6. report, when there was nothing to commit.
 
-When 3 or 4 fails for a reason that passes, the transaction is aborted, staged
-changes are forgotten and the partitions are set back: the same records again.
-When it fails for good, the thread ends with ``failure`` set and the worker stops.
+What happens when 3 to 6 fail is written down, step by step, in
+:mod:`govbus_processors.transaction`. When the end of it is that the worker ends, the
+thread ends with ``failure`` set.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import (
@@ -51,13 +51,15 @@ from govbus.errors import (
     RetriableError,
     UnknownSchemaError,
 )
-from govbus_processors.batch import Batch, Outcome, Output, Place, Slice
+from govbus.policy import Effect, Reason
+from govbus_processors.batch import Batch, Outcome, Output, Place, Slice, decision_record
 from govbus_processors.checkpoint import Checkpoints
 from govbus_processors.cursors import Cursor, Cursors
 from govbus_processors.faults import broker_error, of_exception
 from govbus_processors.keyset import KeySet
 from govbus_processors.membership import Membership
 from govbus_processors.reader import Reader
+from govbus_processors.sweep import Sweep
 from govbus_processors.transaction import AtLeastOnce, ExactlyOnce, Guarantee
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ _POLL_SECONDS = 0.05
 
 _REPORT_EVERY = 0.5
 _AGAIN_AFTER = 0.2
+_LOOK_AGAIN = 0.5
 _MEASURE_EVERY = 1.0
 _CHECKPOINT_EVERY = 30.0
 _WORTH_A_CHECKPOINT = 10_000
@@ -102,6 +105,18 @@ class _Loading:
     keys: KeySet
     position: int
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """Which routes are behind, and for how long that may be taken for granted."""
+
+    policy: Policy
+    revision: int
+    until: float
+    """Monotonic seconds."""
+
+    routes: list[tuple[Place, int, tuple[Route, ...]]]
 
 
 @dataclass(slots=True)
@@ -141,11 +156,15 @@ class Intake:
         self._checkpoints = checkpoints
         self._submit = submit
         self._clock = Clock()
-        self._cursors = Cursors()
+        self._cursors = Cursors(forgets_after=timedelta(seconds=settings.sweep_after_seconds))
+        self._sweeps: dict[Place, Sweep] = {}
+        """By delivery topic and partition: routes that have arrived and hold what may be gone."""
+
         self._loading: dict[Place, _Loading] = {}
         self._held: dict[Place, float] = {}
         """Paused source partitions, and when to look at them again (monotonic seconds)."""
 
+        self._behind_seen: _Behind | None = None
         self._stored = _Stored()
         self._epoch = 0
         self._subscribed: frozenset[str] = frozenset()
@@ -265,7 +284,7 @@ class Intake:
         self._subscribe()
         now = self._clock.now()
         policy, fresh = self._directory.policy, self._fresh()
-        behind = self._cursors.behind(policy, now=now, fresh=fresh) if fresh else []
+        behind = self._behind(policy, now) if fresh else []
         busy = bool(self._loading or behind)
         epoch = self._epoch
         messages = self._poll(0.0 if busy else _POLL_SECONDS)
@@ -284,6 +303,24 @@ class Intake:
         self._measure_lag()
         if time.monotonic() >= self._checkpointed_at + _CHECKPOINT_EVERY:
             self._checkpoint_one()
+
+    def _behind(self, policy: Policy, now: datetime) -> list[tuple[Place, int, tuple[Route, ...]]]:
+        """Which routes have to be caught up on: looked for when that may have changed, not every turn.
+
+        A worker may serve ten thousand routes. That one's time has come is noticed a little late; that
+        its time is over is looked at again before anything is delivered.
+        """
+        seen = self._behind_seen
+        moment = time.monotonic()
+        if (
+            seen is None
+            or seen.policy is not policy
+            or seen.revision != self._cursors.revision
+            or moment >= seen.until
+        ):
+            found = self._cursors.behind(policy, now=now, fresh=True)
+            seen = self._behind_seen = _Behind(policy, self._cursors.revision, moment + _LOOK_AGAIN, found)
+        return seen.routes
 
     def _measure_lag(self) -> None:
         """Say how far the live stream is behind, from what the broker said with its last answers."""
@@ -391,6 +428,7 @@ class Intake:
     def _forget_partitions(self) -> None:
         self._cursors.clear()
         self._membership.suspend()
+        self._sweeps.clear()
         self._loading.clear()
         self._held.clear()
 
@@ -420,8 +458,14 @@ class Intake:
                     cursors.pop(route, None)
             return
         record = self._registry.decode(message.value())
+        live = record["live"]
         self._stored.cursors.setdefault((record["topic"], record["partition"]), {})[route] = Cursor(
-            record["view"], live=record["live"], offset=record["next_offset"]
+            record["view"],
+            live=live,
+            offset=record["next_offset"],
+            # Records that were written before these two fields were lack them.
+            since=None if live else record.get("behind_since") or record["reported_at"],
+            sweep=record.get("sweep_before", 0),
         )
 
     # ---- live batches ----
@@ -443,7 +487,7 @@ class Intake:
             if place not in self._cursors.places:
                 continue
             if place[0] not in policy.resources or self._load_what_lacks(place, policy, now):
-                self._set_back({place: records}, hold=_AGAIN_AFTER)
+                self._set_back([place], hold=_AGAIN_AFTER)
             else:
                 slices.append(self._cursors.live_slice(place, records, policy=policy, now=now, fresh=True))
         if slices:
@@ -452,20 +496,16 @@ class Intake:
     def _exchange(self, batch: Batch, *, live: bool, settle: Callable[[Outcome], None] | None = None) -> None:
         """Have a batch worked out and commit it; on a fault that passes, set everything back."""
         began = time.monotonic()
-        places = {part.place: part.messages for part in batch.slices}
+        places = [part.place for part in batch.slices]
         try:
             group = self._consumer.consumer_group_metadata()
             outcome = self._await_agent(batch)
             if settle is not None:
                 settle(outcome)
             moved = dict(outcome.next_offsets) if live else {}
-            self._commit(batch.policy, outcome, moved, [part.place for part in batch.slices], group)
+            self._commit(batch.policy, outcome, moved, places, group)
         except RetriableError as error:
-            _log.warning("batch set back", extra={"code": error.code, "worker": self._worker})
-            observe.transactions.labels("aborted").inc()
-            self._cursors.rollback()
-            self._membership.rollback()
-            self._guarantee.abort()
+            self._take_back(error)
             if live:
                 self._set_back(places, hold=_AGAIN_AFTER)
             return
@@ -473,7 +513,15 @@ class Intake:
         self._cursors.commit(moved)
         self._count(batch, outcome, live=live, seconds=time.monotonic() - began)
         if live and outcome.waiting:
-            self._set_back({place: places[place] for place in outcome.waiting}, hold=_AGAIN_AFTER)
+            self._set_back(outcome.waiting, hold=_AGAIN_AFTER)
+
+    def _take_back(self, error: RetriableError) -> None:
+        """Make it as if a batch had never been begun, here and at the broker."""
+        _log.warning("batch set back", extra={"code": error.code, "worker": self._worker})
+        observe.transactions.labels("aborted").inc()
+        self._cursors.rollback()
+        self._membership.rollback()
+        self._guarantee.abort()
 
     def _await_agent(self, batch: Batch) -> Outcome:
         self._submit(batch)
@@ -531,10 +579,9 @@ class Intake:
         return encode(schema, record)
 
     def _progress_records(self, policy: Policy) -> Iterator[Output]:
-        by_topic: dict[str, Route] = {r.topic: r for routes in policy.routes.values() for r in routes}
         for (delivery_topic, partition), cursor in self._cursors.staged().items():
             key = f"{delivery_topic}/{partition}".encode()
-            route = by_topic.get(delivery_topic)
+            route = policy.deliveries.get(delivery_topic)
             source = self._cursors.source_of((delivery_topic, partition))
             if cursor is None or source is None:
                 yield Output(key, None, 0)
@@ -548,6 +595,8 @@ class Intake:
                 "next_offset": cursor.offset,
                 "expected": self._cursors.position((source, partition)) or cursor.offset,
                 "live": cursor.live,
+                "behind_since": cursor.since,
+                "sweep_before": cursor.sweep,
                 "worker": self._worker,
                 "reported_at": self._clock.now(),
             }
@@ -577,17 +626,15 @@ class Intake:
 
     # ---- holding partitions back ----
 
-    def _set_back(self, places: Any, *, hold: float) -> None:
+    def _set_back(self, places: Iterable[Place], *, hold: float) -> None:
         """Read these partitions again from where they stand, a little later."""
         again = time.monotonic() + hold
-        for place, records in places.items():
+        for place in places:
             if place not in self._cursors.places:
                 continue
-            position = self._cursors.position(place)
-            offset = position if position is not None else records[0].offset()
             try:
                 self._consumer.pause([TopicPartition(*place)])
-                self._consumer.seek(TopicPartition(*place, offset))
+                self._consumer.seek(self._begin_at(place))
             except KafkaException as raised:
                 raise broker_error(of_exception(raised)) from None
             self._held[place] = again
@@ -725,11 +772,21 @@ class Intake:
         if target is None or self._load_what_lacks(place, policy, now):
             return
         # A route may have been amended since the list was made: only what still stands is brought on.
-        routes = tuple(r for r in routes if r in policy.routes.get(place[0], ()))
+        routes = tuple(
+            route
+            for route in routes
+            if policy.deliveries.get(route.topic) == route
+            and route.decide(now=now, fresh=True).effect is Effect.PERMIT
+        )
         if not routes:
             return
-        limit = max(1, self._settings.batch_records // 2)  # live batches get the larger share
+        for route in routes:
+            if (sweep := self._sweep_of(place, offset, route)) is not None:
+                self._sweep_some(place, route, sweep, policy, now)
+                return
+        limit = self._share_beside_live_batches()
         try:
+            begun = self._begin(place, routes, now) if offset == 0 else {}
             stretch = self._reader.read(place, offset, limit=limit, seconds=_LOAD_SECONDS)
         except RetriableError as error:
             _log.warning("a grant cannot be brought up to the present now", extra={"code": error.code})
@@ -745,12 +802,99 @@ class Intake:
                 reached, live = outcome.next_offsets.get(place, offset), False
             else:
                 reached, live = (target, True) if arrived else (stretch.position, False)
-            self._cursors.caught_up_to(place, routes, reached, live=live)
+            self._cursors.caught_up_to(place, routes, reached, live=live, begun=begun, now=now)
             for route in routes:
                 observe.backfill_remaining.labels(route.label).set(target - reached)
 
         part = Slice(place=place, start=offset, messages=messages, routes=routes, live=False)
         self._exchange(Batch(policy=policy, now=now, slices=[part]), live=False, settle=settle)
+        if arrived:
+            self._begin_sweeps(place, target, routes)
+
+    def _share_beside_live_batches(self) -> int:
+        """How many records are read again at a time: live batches get the larger share."""
+        return max(1, self._settings.batch_records // 2)
+
+    def _begin(self, place: Place, routes: tuple[Route, ...], now: datetime) -> dict[str, Cursor]:
+        """The cursors of routes that begin from the start, by delivery topic."""
+        return {
+            route.topic: Cursor(
+                route.first.view,
+                live=False,
+                offset=0,
+                since=now,
+                # Events do not end: only the rows of a table can be gone.
+                sweep=self._reader.end((route.topic, place[1]))
+                if route.resource.kind is ResourceKind.STATE
+                else 0,
+            )
+            for route in routes
+        }
+
+    # ---- sweeping ----
+
+    def _begin_sweeps(self, place: Place, arrived_at: int, routes: tuple[Route, ...]) -> None:
+        for route in routes:
+            cursor = self._cursors.of(route, place[1])
+            if cursor is not None and cursor.sweep and not cursor.live and cursor.offset == arrived_at:
+                delivery = (route.topic, place[1])
+                try:
+                    self._sweeps[delivery] = Sweep(cursor, end=self._reader.end(delivery), partition=place[1])
+                except RetriableError as error:
+                    _log.warning("a sweep cannot begin now", extra={"code": error.code})
+
+    def _sweep_of(self, place: Place, offset: int, route: Route) -> Sweep | None:
+        """The sweep that a route at ``offset`` has to go through; one for another cursor is dropped."""
+        delivery = (route.topic, place[1])
+        sweep = self._sweeps.get(delivery)
+        if sweep is None:
+            return None
+        if sweep.cursor.offset == offset and sweep.is_of(self._cursors.of(route, place[1])):
+            return sweep
+        del self._sweeps[delivery]
+        return None
+
+    def _sweep_some(self, place: Place, route: Route, sweep: Sweep, policy: Policy, now: datetime) -> None:
+        """Go a stretch further in a sweep; what it takes away is one transaction."""
+        delivery = (route.topic, place[1])
+        began = time.monotonic()
+        limit = self._share_beside_live_batches() if sweep.searched else _LOAD_RECORDS
+        try:
+            stretch = self._reader.read(delivery, sweep.position, limit=limit, seconds=_LOAD_SECONDS)
+        except RetriableError as error:
+            _log.warning("a sweep cannot go on now", extra={"code": error.code})
+            self._stop.wait(_AGAIN_AFTER)
+            return
+        gone = sweep.look(stretch.messages, stretch.position)
+        if not gone and not sweep.done:
+            return
+        part = Slice(place=place, start=sweep.cursor.offset, messages=[], routes=(route,), live=False)
+        batch = Batch(policy=policy, now=now, slices=[part])
+        decision = decision_record(
+            batch, part, route, worker=self._worker, considered=0, last=sweep.cursor.offset - 1
+        )
+        counts = {"delivered": 0, "filtered": 0, "left_view": len(gone), "rejected": 0}
+        told = {"effect": Effect.PERMIT.value, "reason": Reason.PERMITTED.value}
+        outcome = Outcome(
+            deliveries={route.topic: gone}, decisions=[decision | told | counts] if gone else []
+        )
+        if route.filtered:
+            keys = self._membership.of(*delivery)
+            for tombstone in gone:
+                keys.leave(tombstone.key or b"")
+        self._cursors.sweeping(place, route, now, done=sweep.done)
+        try:
+            self._commit(policy, outcome, {}, [place], self._consumer.consumer_group_metadata())
+        except RetriableError as error:
+            self._take_back(error)
+            sweep.rollback()
+            return
+        sweep.commit()
+        self._membership.commit()
+        self._cursors.commit({})
+        self._count(batch, outcome, live=False, seconds=time.monotonic() - began)
+        if sweep.done:
+            del self._sweeps[delivery]
 
     # ---- reports ----
 

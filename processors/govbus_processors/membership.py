@@ -23,6 +23,8 @@ class Membership:
     def __init__(self) -> None:
         self._sets: dict[Place, KeySet] = {}
         self._suspended: dict[Place, KeySet] = {}
+        self._touched: dict[Place, KeySet] = {}
+        """Those that a batch under way was given: a worker may hold ten thousand others."""
 
     def loaded(self, place: Place) -> bool:
         """Whether the key set of a delivery topic's partition is complete and may be relied on."""
@@ -64,14 +66,17 @@ class Membership:
 
     def of(self, topic: str, partition: int) -> KeySet:
         """Return the key set of a view; KeyError when it is not loaded, so nothing may be delivered."""
-        return self._sets[topic, partition]
+        keys = self._touched[topic, partition] = self._sets[topic, partition]
+        return keys
 
     def commit(self) -> None:
         """Let what the batch changed in every set stand."""
-        for keys in self._sets.values():
+        for keys in self._touched.values():
             keys.commit()
+        self._touched.clear()
 
     def rollback(self) -> None:
         """Take back what the batch changed in every set."""
-        for keys in self._sets.values():
+        for keys in self._touched.values():
             keys.rollback()
+        self._touched.clear()

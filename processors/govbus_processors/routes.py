@@ -92,6 +92,9 @@ class Policy:
     routes: Mapping[str, tuple[Route, ...]] = field(default_factory=dict)
     """By captured topic."""
 
+    deliveries: Mapping[str, Route] = field(default_factory=dict)
+    """The same routes by delivery topic."""
+
     unusable: Mapping[str, str] = field(default_factory=dict)
     """Grants that could not be made into a route, with the code of the reason: they get nothing."""
 
@@ -124,20 +127,22 @@ def build_policy(
         else:
             source = topics.captured(grant.owner, grant.resource)
             by_topic.setdefault(source, {}).setdefault(published.delivery_topic, []).append(published)
+    routes = {
+        source: tuple(
+            Route(
+                resource=resources[topics.resource_of(source)],
+                grants=tuple(sorted(together, key=lambda p: p.grant.id)),
+                view_raw=schemas[together[0].value_schema_id],
+                key_raw=schemas[together[0].key_schema_id],
+            )
+            for _, together in sorted(deliveries.items())
+        )
+        for source, deliveries in by_topic.items()
+    }
     return Policy(
         offset=offset,
         resources={topics.captured(r.owner, r.name): r for r in resources.values()},
-        routes={
-            source: tuple(
-                Route(
-                    resource=resources[topics.resource_of(source)],
-                    grants=tuple(sorted(together, key=lambda p: p.grant.id)),
-                    view_raw=schemas[together[0].value_schema_id],
-                    key_raw=schemas[together[0].key_schema_id],
-                )
-                for _, together in sorted(deliveries.items())
-            )
-            for source, deliveries in by_topic.items()
-        },
+        routes=routes,
+        deliveries={route.topic: route for one in routes.values() for route in one},
         unusable=faulty,
     )

@@ -8,9 +8,25 @@ Exactly once, in this order (KIP-98, KIP-447):
    under, so that the broker refuses them from a member that was replaced;
 4. commit. Only now does any reader see any of it.
 
-When a step fails the transaction is aborted and the caller reads the same
-records again. When another producer has taken over the transactional id, this
-one can never commit again and raises :class:`~govbus.errors.FencedError`.
+When one of these fails, in this order (the intake's ``_take_back``):
+
+5. a step that librdkafka says may be repeated is repeated: one of 1 to 3 for
+   eight seconds, a commit for a minute, because until it is answered nobody knows
+   whether it took place;
+6. what the batch staged is forgotten: cursors, key sets;
+7. the transaction is aborted, which is repeated for a minute like a commit;
+8. the partitions are set back to where they stand, and a little later the same
+   records are read again. Nothing of them was visible.
+
+When 5 or 7 cannot be answered, or the broker says that this producer is over
+(:class:`~govbus.errors.FencedError`: its transactional id was initialised anew, by
+the revocation barrier or by its own successor; or the broker aborted a transaction
+that was open for too long, because the worker was held up or the broker was away):
+
+9. the worker ends. Whoever supervises it starts it again under the same name;
+10. opening the producer initialises the transactional id, which waits for or aborts
+    what was left open, and the group's offsets and the stored cursors, which were in
+    the same transactions, say where to go on.
 
 At least once is the same without the transaction: everything is acknowledged by
 the broker before the offsets are committed, so a crash in between repeats a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from govbus import topics
 from govbus_console import cli, render
 from support.broker import RunningBus
 from support.control import ControlSide
+from support.exchanges import WorkerProcess, eventually
 
 Run = Callable[..., tuple[int, Any]]
 
@@ -68,6 +70,44 @@ def test_what_is_applied_is_shown_revoked_and_shown_as_revoked(control: ControlS
     assert after["unpublished"] == 0
     (resource,) = after["resources"]
     assert resource["exchange_lag"] == 0
+
+
+def test_status_shows_how_far_an_amended_grant_has_been_brought(
+    control: ControlSide, run: Run, tmp_path: Path
+) -> None:
+    run("apply", "-f", str(control.file))
+    control.running.exchange()
+    secret = tmp_path / "pseudonym.secret"
+    secret.write_text("s" * 64, encoding="utf-8")
+    place: Any = SimpleNamespace(folder=tmp_path, bus=control.running.embedded, secret_file=secret)
+    topic = topics.captured(control.owner, "residents")
+    key, value = (control.bus.registry.latest(f"{topic}-{part}").id for part in ("key", "value"))
+    worker = WorkerProcess(place, f"{control.owner}-w", {})
+    try:
+        for number in range(20):
+            publish(control, topic, key, value, id_number=str(number))
+        eventually(lambda: run("status")[1]["resources"][0]["exchange_lag"] == 0, what="all exchanged")
+        _, before = run("status")
+    finally:
+        worker.stop()
+    control.write(change=("fields: [id_number, street]\n    rows: all\n    purpose: Vaccination",
+                          "fields: [id_number, name]\n    rows: all\n    purpose: Vaccination"))  # fmt: skip
+    run("apply", "-f", str(control.file))
+    _, amended = run("status")
+    again = WorkerProcess(place, f"{control.owner}-w", {})
+    try:
+        eventually(lambda: backfill(run("status")[1], control.health_grant) is None, what="the present")
+    finally:
+        again.stop()
+
+    assert backfill(before, control.health_grant) is None
+    assert backfill(amended, control.tax_grant) is None
+    assert backfill(amended, control.health_grant) == {"done": 0, "expected": 20, "remaining": 20}
+
+
+def backfill(status: Any, grant: str) -> Any:
+    """What ``govbus status`` says of a grant's way to the present."""
+    return {found["grant"]: found["backfill"] for found in status["grants"]}[grant]
 
 
 def test_tail_shows_policy_whole_and_of_deliveries_only_place_and_size(
@@ -134,18 +174,18 @@ def test_a_registry_that_is_away_ends_with_5_and_leaves_nothing_applied(
     assert control.store.snapshot().departments == {}
 
 
-def publish(control: ControlSide, topic: str, key: int, value: int) -> None:
+def publish(control: ControlSide, topic: str, key: int, value: int, id_number: str = "1") -> None:
     """Put one resident on a captured topic."""
     from confluent_kafka import Producer
 
     from govbus.codec import encode
 
     registry = control.bus.registry
-    row = {"id_number": "1", "name": "n", "street": "s"}
+    row = {"id_number": id_number, "name": "n", "street": "s"}
     producer = Producer(control.running.client(control.owner))
     producer.produce(
         topic,
-        key=encode(registry.schema(key), {"id_number": "1"}),
+        key=encode(registry.schema(key), {"id_number": id_number}),
         value=encode(registry.schema(value), row),
         partition=0,
     )

@@ -19,7 +19,7 @@ def live(cursors: Cursors, policy, start: int = 0):
 
 @pytest.fixture
 def cursors() -> Cursors:
-    return Cursors()
+    return Cursors(forgets_after=timedelta(days=6))
 
 
 def test_routes_of_a_partition_that_nobody_read_before_are_live_from_its_first_record(cursors) -> None:
@@ -47,11 +47,76 @@ def test_a_route_that_arrived_at_the_present_takes_part_again(cursors) -> None:
     cursors.assign(PLACE, 500, {})
     ((_, _, routes),) = cursors.behind(policy, now=NOON, fresh=True)
 
-    cursors.caught_up_to(PLACE, routes, 500, live=True)
+    cursors.caught_up_to(PLACE, routes, 500, live=True, begun=begun(routes), now=NOON)
     cursors.commit({})
 
     assert len(live(cursors, policy, 500).routes) == 1
     assert cursors.behind(policy, now=NOON, fresh=True) == []
+
+
+def begun(routes, *, sweep: int = 0, since=NOON) -> dict[str, Cursor]:
+    """Cursors of routes that begin from the start."""
+    return {r.topic: Cursor(r.first.view, live=False, offset=0, since=since, sweep=sweep) for r in routes}
+
+
+def test_a_route_that_has_something_to_sweep_arrives_and_is_live_only_after_it(cursors) -> None:
+    policy = a_policy(published(a_grant()))
+    cursors.assign(PLACE, 500, {})
+    ((_, _, routes),) = cursors.behind(policy, now=NOON, fresh=True)
+
+    cursors.caught_up_to(PLACE, routes, 500, live=True, begun=begun(routes, sweep=70), now=NOON)
+    cursors.commit({})
+    arrived = live(cursors, policy, 500).routes
+    cursors.sweeping(PLACE, routes[0], NOON, done=False)
+    cursors.commit({})
+    swept_in_part = live(cursors, policy, 500).routes
+    cursors.sweeping(PLACE, routes[0], NOON, done=True)
+    cursors.commit({})
+
+    assert (arrived, swept_in_part) == ((), ())
+    assert len(live(cursors, policy, 500).routes) == 1
+
+
+def test_what_was_swept_while_the_partition_went_on_is_brought_on_before_it_is_live(cursors) -> None:
+    policy = a_policy(published(a_grant()))
+    cursors.assign(PLACE, 500, {})
+    ((_, _, routes),) = cursors.behind(policy, now=NOON, fresh=True)
+    cursors.caught_up_to(PLACE, routes, 500, live=True, begun=begun(routes, sweep=70), now=NOON)
+    cursors.commit({PLACE: 600})
+
+    cursors.sweeping(PLACE, routes[0], NOON, done=True)
+    cursors.commit({})
+
+    assert [at for _, at, _ in cursors.behind(policy, now=NOON, fresh=True)] == [500]
+    assert cursors.of(routes[0], 0).sweep == 0
+
+
+@pytest.mark.parametrize(("days", "goes_on_from"), [(5, 300), (7, 0)])
+def test_a_route_that_was_behind_for_longer_than_deletions_are_kept_begins_again(
+    cursors, days: int, goes_on_from: int
+) -> None:
+    grant = published(a_grant())
+    stood = Cursor(grant.grant.view, live=False, offset=300, since=NOON - timedelta(days=days))
+    cursors.assign(PLACE, 500, {grant.grant.delivery_topic: stood})
+
+    assert [at for _, at, _ in cursors.behind(a_policy(grant), now=NOON, fresh=True)] == [goes_on_from]
+
+
+def test_a_long_way_from_the_start_does_not_begin_again_while_it_goes_on(cursors) -> None:
+    """Its sweep makes up for what was missed before; only standing still counts."""
+    policy = a_policy(published(a_grant()))
+    cursors.assign(PLACE, 500, {})
+    ((_, _, routes),) = cursors.behind(policy, now=NOON, fresh=True)
+    cursors.caught_up_to(PLACE, routes, 100, live=False, begun=begun(routes, sweep=70), now=NOON)
+    cursors.commit({})
+    for day in (4, 8, 12):
+        at = NOON + timedelta(days=day)
+        assert [offset for _, offset, _ in cursors.behind(policy, now=at, fresh=True)] == [100]
+        cursors.caught_up_to(PLACE, routes, 100, live=False, begun={}, now=at)
+        cursors.commit({})
+
+    late = NOON + timedelta(days=19)
+    assert [offset for _, offset, _ in cursors.behind(policy, now=late, fresh=True)] == [0]
 
 
 def test_catching_up_goes_on_from_the_stored_cursor(cursors) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from govbus.catalogue import ResourceKind
-from govbus.codec import Schema, decode_body, frame, parse_schema, unframe
+from govbus.codec import Schema, decode_body, encode, frame, parse_schema, unframe
 from govbus.errors import RegistryUnavailableError, UnknownSchemaError
 from govbus_processors.batch import Batch, Outcome, Slice
 from govbus_processors.exchange import Exchange, SchemaBook
@@ -225,8 +225,6 @@ def test_a_schema_that_lacks_a_granted_field_without_default_gives_that_grant_no
     bench = Bench(a_policy(published(a_grant())), registry=KnownSchemas(VALUE, KEY, older))
     row = {"code": "A", "city": None, "staff": 1}
 
-    from govbus.codec import encode
-
     outcome = bench.run(mangled(firm(0, "A"), encode(older, row)))
 
     ((_, _, letter),) = outcome.dead_letters
@@ -242,6 +240,96 @@ def test_while_the_registry_is_away_the_partition_waits_and_loses_nothing() -> N
     assert outcome.waiting == {(SOURCE, 0): "schema-not-there"}
     assert outcome.next_offsets == {}
     assert outcome.dead_letters == []
+
+
+class LateRegistry(KnownSchemas):
+    """A registry that comes to know a schema later."""
+
+    def __init__(self, *schemas: Schema) -> None:
+        super().__init__(*schemas)
+        self.asked = 0
+
+    def schema(self, schema_id: int) -> Schema:
+        self.asked += 1
+        return super().schema(schema_id)
+
+
+def test_an_unknown_schema_is_waited_for_up_to_a_bound_and_then_dead_lettered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("govbus_processors.exchange.time.monotonic", lambda: now[0])
+    bench = Bench(a_policy(published(a_grant())), wait_seconds=5.0)
+    stranger = mangled(firm(0, "A"), frame(999, b"\x02A"))
+
+    outcomes = []
+    for now[0] in (1_000.0, 1_004.9, 1_005.0):
+        outcomes.append(bench.run(stranger, firm(1, "B")))
+
+    assert [bool(outcome.waiting) for outcome in outcomes] == [True, True, False]
+    assert [outcome.dead_letters for outcome in outcomes[:2]] == [[], []]
+    assert [letter["code"] for _, _, letter in outcomes[2].dead_letters] == ["unknown-schema"]
+    assert [key["code"] for key, _ in shown(bench, outcomes[2])] == ["B"]
+
+
+def test_a_schema_that_came_within_the_bound_costs_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("govbus_processors.exchange.time.monotonic", lambda: now[0])
+    registry = LateRegistry(KEY)
+    bench = Bench(a_policy(published(a_grant())), registry=registry, wait_seconds=5.0)
+
+    first = bench.run(firm(0, "A"))
+    registry.schemas[VALUE.id] = VALUE
+    now[0] += 4.0
+    second = bench.run(firm(0, "A"))
+
+    assert first.waiting
+    assert [key["code"] for key, _ in shown(bench, second)] == ["A"]
+    assert second.dead_letters == []
+
+
+def test_a_schema_that_came_too_late_for_one_record_is_there_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And records under an id that stays unknown do not ask the registry each time."""
+    now = [1_000.0]
+    monkeypatch.setattr("govbus_processors.exchange.time.monotonic", lambda: now[0])
+    fields = [*CONTRACT.schema["fields"], {"name": "web", "type": "string"}]
+    newer = parse_schema(110, {**CONTRACT.schema, "fields": fields})
+    registry = LateRegistry(VALUE, KEY)
+    bench = Bench(a_policy(published(a_grant())), registry=registry, wait_seconds=0.0)
+
+    early = bench.run(firm(0, "A", schema=newer, web="x"))
+    asked = registry.asked
+    for offset in range(1, 50):
+        bench.run(firm(offset, "A", schema=newer, web="x"))
+    asked_meanwhile = registry.asked - asked
+    registry.schemas[newer.id] = newer
+    now[0] += 5.0
+    late = bench.run(firm(50, "A", schema=newer, web="x"))
+
+    assert [letter["code"] for _, _, letter in early.dead_letters] == ["unknown-schema"]
+    assert asked_meanwhile == 0
+    assert late.dead_letters == []
+    assert [key["code"] for key, _ in shown(bench, late)] == ["A"]
+
+
+def test_a_granted_field_that_the_owner_removed_is_its_default_where_the_contract_has_one() -> None:
+    """``city`` has one, ``name`` has none: the one grant goes on, the other gets nothing of such a record."""
+    fields = [f for f in CONTRACT.schema["fields"] if f["name"] not in ("city", "name")]
+    shorter = parse_schema(112, {**CONTRACT.schema, "fields": fields})
+    city = published(a_grant(id="city", fields=rules("code", "city")))
+    name = published(a_grant(id="name", fields=rules("code", "name")), value_schema_id=220)
+    bench = Bench(a_policy(city, name), registry=KnownSchemas(VALUE, KEY, shorter))
+
+    outcome = bench.run(mangled(firm(0, "A"), encode(shorter, {"code": "A", "staff": 1})), firm(1, "B"))
+
+    assert shown(bench, outcome, "govbus.delivered.tax.city") == [
+        ({"code": "A"}, {"code": "A", "city": None}),
+        ({"code": "B"}, {"code": "B", "city": "3308"}),
+    ]
+    assert [key["code"] for key, _ in shown(bench, outcome, "govbus.delivered.tax.name")] == ["B"]
+    assert [(x["code"], x["grant"]) for _, _, x in outcome.dead_letters] == [("view-failed", "name")]
 
 
 def test_a_record_before_the_one_that_waits_is_delivered_and_the_rest_is_read_again() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,3 +110,35 @@ def test_a_key_takes_at_most_43_bytes() -> None:
     keys.commit()
 
     assert keys.bytes_used / len(keys) < 43
+
+
+@pytest.mark.skipif(not keyset.COMPILED, reason="only the compiled set keeps digests in a table")
+def test_24_million_keys_fit_in_4_gib_also_while_the_set_grows_is_saved_and_is_loaded() -> None:
+    """Measured by the kernel's own count at every growth step up to 3.2 million keys.
+
+    The table doubles when it is three quarters full, so a set of 24 million has had its last resize at
+    12.6 million (2^24 slots), and its next one comes at 25.2 million; old and new table are there at once.
+    """
+    script = Path(__file__).parents[1] / "support" / "keyset_memory.py"
+    told = subprocess.run(
+        [sys.executable, str(script), "3200000"], capture_output=True, text=True, check=True, timeout=120
+    )
+    found = json.loads(told.stdout)
+
+    megabyte = 1 << 20
+    for step in found["grown"]:
+        # Old and new table; what else there is does not grow with the keys.
+        assert step["peak"] <= 1.5 * step["table"] + 16 * megabyte
+        assert step["table"] / step["keys"] <= 43
+    last = found["grown"][-1]
+    assert last["table"] == 128 * megabyte, "the table did not double at 3.1 million keys"
+    assert found["full"]["rss"] <= found["full"]["table"] + 16 * megabyte
+
+    worst = {
+        "grown": max(step["peak"] / step["keys"] for step in found["grown"] if step["keys"] > 1_000_000),
+        "saving": found["saving"] / found["full"]["keys"],
+        "loading": found["loading"] / found["full"]["keys"],
+    }
+    assert max(worst.values()) * 24_000_000 < 4 << 30, worst
+    assert worst["grown"] < 65
+    assert worst["loading"] < 100

@@ -1,0 +1,300 @@
+"""Transactions of the exchange that something happens to while they are open.
+
+What each test needs is an open transaction at the right moment. That is asked
+of the broker, not hoped for: a partition's end for readers of uncommitted
+records is beyond that for readers of committed ones exactly while one is open.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from govbus import topics
+from govbus.codec import unframe
+from govbus.grant import GrantState, PublishedGrant
+from govbus_console.control.reading import committed_offsets
+from govbus_console.embedded import EmbeddedBus, Home
+from govbus_console.embedded.java import find_java
+from support.broker import warm_up
+from support.exchanges import WorkerProcess, World, eventually
+from support.policies import rules
+
+pytestmark = pytest.mark.broker
+
+_KEYS = 97
+_SMALL_BATCHES = {"GOVBUS_EXCHANGE_BATCH_RECORDS": "500"}
+
+
+@pytest.fixture
+def wide(bus, tmp_path: Path) -> Iterator[World]:
+    """A resource of four partitions."""
+    world = World(bus.embedded, tmp_path, partitions=4)
+    yield world
+    world.close()
+
+
+def _produce_numbered(world: World, first: int, count: int) -> None:
+    """Each key is written in rising order of ``staff``, spread over four partitions."""
+    for number in range(first, first + count):
+        world.put(f"k{number % _KEYS}", partition=number % _KEYS % 4, staff=number)
+    world.flush()
+
+
+def _open_transactions(world: World, topic: str) -> bool:
+    """Whether some partition holds records that are neither committed nor aborted."""
+    committed = world.cluster.end_offsets(topic, committed=True)
+    return any(end > committed[number] for number, end in world.cluster.end_offsets(topic).items())
+
+
+def _freeze_in_a_transaction(
+    world: World, worker: WorkerProcess, topic: str, write: Callable[[], None]
+) -> None:
+    """Stop a worker for the time being while it holds a transaction open on ``topic``."""
+
+    def frozen() -> bool:
+        if not _open_transactions(world, topic):
+            write()
+            return False
+        worker.signal(signal.SIGSTOP)
+        if _open_transactions(world, topic):
+            return True
+        worker.signal(signal.SIGCONT)
+        return False
+
+    eventually(frozen, what="a transaction that is open while its worker stands still")
+
+
+def _assert_each_once_and_in_order(world: World, topic: str, total: int) -> None:
+    seen: dict[str, list[int]] = {}
+    for code, row in world.rows(topic):
+        assert row is not None
+        seen.setdefault(code, []).append(row["staff"])
+    assert sum(len(values) for values in seen.values()) == total
+    assert all(values == sorted(set(values)) for values in seen.values())
+
+
+def test_a_worker_held_up_for_longer_than_its_transaction_may_last_loses_and_repeats_nothing(
+    wide: World,
+) -> None:
+    """The broker ends the transaction for it; what it goes on with when it wakes must not count."""
+    published, _ = wide.publish(wide.new_grant(fields=rules("code", "staff")))
+    topic = published.delivery_topic
+    worker = wide.worker("a", **_SMALL_BATCHES)
+    total = 0
+
+    def write() -> None:
+        nonlocal total
+        _produce_numbered(wide, total, 2_000)
+        total += 2_000
+
+    write()
+    eventually(lambda: wide.read(topic), what="the first deliveries")
+    _freeze_in_a_transaction(wide, worker, topic, write)
+
+    eventually(lambda: not _open_transactions(wide, topic), seconds=40, what="the broker's patience to end")
+    worker.signal(signal.SIGCONT)
+    eventually(lambda: worker.process.poll() is not None, seconds=40, what="the worker to notice")
+    wide.worker("a", **_SMALL_BATCHES)
+
+    eventually(lambda: len(wide.read(topic)) >= total, what="all records")
+    _assert_each_once_and_in_order(wide, topic, total)
+    assert '"code": "fenced"' in worker.output()
+    aborted = len(wide.read(topic, isolation="read_uncommitted")) - total
+    assert aborted > 0, "nothing was written twice, so no transaction was cut off"
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[World]:
+    """A resource of four partitions on a broker of its own, which the test may stop."""
+    with EmbeddedBus(Home(tmp_path / "home")) as bus:
+        warm_up(bus.broker_settings().client())
+        folder = tmp_path / "world"
+        folder.mkdir()
+        world = World(bus, folder, partitions=4)
+        try:
+            yield world
+        finally:
+            world.close()
+
+
+class Supervised:
+    """Workers that are started again when they end, as a supervisor does."""
+
+    def __init__(self, world: World, *names: str) -> None:
+        self._world = world
+        self._workers = {name: world.worker(name, **_SMALL_BATCHES) for name in names}
+
+    def keep(self) -> None:
+        """Start again whoever has ended."""
+        for name, worker in self._workers.items():
+            if worker.process.poll() is not None:
+                self._workers[name] = self._world.worker(name, **_SMALL_BATCHES)
+
+
+def test_a_broker_that_goes_away_in_the_middle_of_batches_costs_time_and_nothing_else(alone: World) -> None:
+    """Once in order and once by a crash.
+
+    A worker may end over it, when it cannot know what became of its transaction; it is then started
+    again and learns that from the broker.
+    """
+    published, _ = alone.publish(alone.new_grant(fields=rules("code", "staff")))
+    topic = published.delivery_topic
+    workers = Supervised(alone, "a", "b")
+    total = 0
+
+    def all_there() -> bool:
+        workers.keep()
+        return len(alone.read(topic)) >= total
+
+    for how in ("in order", "by a crash"):
+        _produce_numbered(alone, total, 20_000)
+        total += 20_000
+        eventually(lambda: _open_transactions(alone, topic), what="a batch under way")
+
+        broker = alone.bus.kafka
+        assert broker is not None
+        broker.stop() if how == "in order" else broker.kill()
+        alone.bus._kafka.start(find_java(), alone.bus.children, seconds=60)
+        eventually(all_there, what="all records")
+
+    _assert_each_once_and_in_order(alone, topic, total)
+
+
+def _transactions(messages: Iterable[Any]) -> Iterator[list[Any]]:
+    """Records of one partition, transaction by transaction: the marker after each takes an offset."""
+    run: list[Any] = []
+    for message in messages:
+        if run and message.offset() != run[-1].offset() + 1:
+            yield run
+            run = []
+        run.append(message)
+    if run:
+        yield run
+
+
+def test_no_transaction_delivers_under_two_versions_of_a_grant_that_is_amended_under_load(
+    wide: World,
+) -> None:
+    """Renewed, which changes nothing but the agreement that is named, and now and then amended."""
+    published, _ = wide.publish(wide.new_grant(fields=rules("code", "staff")))
+    topic = published.delivery_topic
+    wide.worker("a", **_SMALL_BATCHES)
+    total = 0
+
+    def delivered_under(version: PublishedGrant) -> bool:
+        nonlocal total
+        _produce_numbered(wide, total, 1_000)
+        total += 1_000
+        return any(unframe(m.value())[0] == version.value_schema_id for m in wide.read(topic))
+
+    for number in range(2, 10):
+        eventually(
+            functools.partial(delivered_under, published), what=f"a delivery under version {number - 1}"
+        )
+        fields = rules("code", "staff", "city") if number % 4 < 2 else rules("code", "staff")
+        term = published.grant.expires_at + timedelta(days=1)
+        published, _ = wide.again(published, fields=fields, expires_at=term)
+    eventually(
+        lambda: (
+            len(wide.table(topic)) == _KEYS
+            and all(row["staff"] >= total - _KEYS for row in wide.table(topic).values())
+        ),
+        what="the newest of every row",
+    )
+
+    delivered = wide.read(topic)
+    versions = set()
+    for partition in range(4):
+        for run in _transactions(m for m in delivered if m.partition() == partition):
+            under = {unframe(m.value())[0] for m in run}
+            assert len(under) == 1
+            versions |= under
+    assert len(versions) > 7
+    for run in _transactions(wide.read(topics.DECISIONS)):
+        told = [wide.registry.decode(m.value()) for m in run]
+        assert len({(d["version"], d["value_schema_id"]) for d in told if d["topic"] == wide.source}) <= 1
+
+
+@pytest.fixture
+def world(bus, tmp_path: Path) -> Iterator[World]:
+    world = World(bus.embedded, tmp_path)
+    yield world
+    world.close()
+
+
+def _forget(world: World) -> None:
+    """Let the captured topic lose what it holds, deletions included, as if compaction had been there."""
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import (
+        AdminClient,
+        AlterConfigOpType,
+        ConfigEntry,
+        ConfigResource,
+        ResourceType,
+    )
+
+    admin = AdminClient(world.bus.broker_settings().client())
+    # The broker deletes records on request only where a topic may lose them by age.
+    entry = ConfigEntry("cleanup.policy", "compact,delete", incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ResourceType.TOPIC, world.source, incremental_configs=[entry])
+    for answer in admin.incremental_alter_configs([change]).values():
+        answer.result(20)
+    end = world.cluster.end_offsets(world.source)[0]
+
+    def gone() -> bool:
+        answers = admin.delete_records([TopicPartition(world.source, 0, end)])
+        return all(answer.exception(20) is None for answer in answers.values())
+
+    eventually(gone, seconds=20, what="the records to be deleted")
+
+
+@pytest.mark.parametrize("rows", [None, "city = '3308'"], ids=["whole table", "filtered"])
+def test_rows_whose_deletion_the_source_forgot_during_a_suspension_are_swept_also_after_a_crash(
+    world: World, rows: str | None
+) -> None:
+    published, _ = world.publish(world.new_grant(rows=rows, fields=rules("code", "staff")))
+    topic = published.delivery_topic
+    small = {"GOVBUS_EXCHANGE_BATCH_RECORDS": "10"}
+    worker = world.worker("a", **_SMALL_BATCHES)
+    for number in range(1_000):
+        world.put(f"k{number}", staff=1)
+    world.flush()
+    eventually(lambda: len(world.table(topic)) == 1_000, what="the rows")
+    suspended, offset = world.again(published, state=GrantState.SUSPENDED)
+    eventually(lambda: world.reported_offset(worker) >= offset, what="the suspension applied")
+    world.put("any")
+    world.flush()
+    eventually(lambda: _lag(world) == 0, what="the suspended grant to stand still")
+    assert worker.stop() == 0
+    _forget(world)
+    kept = {f"k{number}" for number in range(0, 1_000, 100)}
+    for code in sorted(kept):
+        world.put(code, staff=2)
+    world.flush()
+
+    before = world.cluster.end_offsets(topic)[0]
+    worker = world.worker("a", **small, GOVBUS_EXCHANGE_SWEEP_AFTER_SECONDS="1")
+    world.again(suspended, state=GrantState.ACTIVE)
+    eventually(lambda: world.cluster.end_offsets(topic)[0] > before + 60, what="the sweep under way")
+    worker.kill()
+    left = len(world.table(topic))
+    world.worker("a", **small)
+
+    eventually(lambda: set(world.table(topic)) == kept, what="what is gone to be taken away")
+    assert left > len(kept), "the sweep was over before the crash"
+    tombstones = [code for code, row in world.rows(topic) if row is None]
+    assert sorted(tombstones) == sorted({f"k{number}" for number in range(1_000)} - kept)
+    assert all(row["staff"] == 2 for row in world.table(topic).values())
+
+
+def _lag(world: World) -> int:
+    """Captured records of partition 0 that the exchange has not dealt with."""
+    done = committed_offsets(world.bus.broker_settings(), topics.EXCHANGE_GROUP, world.source, [0])
+    return world.cluster.end_offsets(world.source)[0] - done.get(0, 0)

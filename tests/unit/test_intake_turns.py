@@ -1,0 +1,322 @@
+"""The intake: one batch, one policy, one transaction; and what a crash or a failure leaves behind."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from govbus import topics
+from govbus.codec import unframe
+from govbus.grant import GrantState
+from govbus_processors.routes import Policy, build_policy
+from support.intakes import HandDriven, Hours, MemoryBus, Policies, decisions
+from support.policies import (
+    NOON,
+    SOURCE,
+    VALUE,
+    a_grant,
+    a_policy,
+    a_resource,
+    firm,
+    gone,
+    published,
+)
+
+TOPIC = "govbus.delivered.tax.tax-firms"
+PLACES = [(SOURCE, partition) for partition in range(3)]
+ONE = (SOURCE, 0)
+
+
+def versions(count: int, *, amended_every: int) -> list[Policy]:
+    """The same grant again and again: renewed, and now and then with another filter."""
+    found = []
+    for version in range(1, count + 1):
+        grant = a_grant(
+            version=version,
+            expires_at=NOON + timedelta(days=version),
+            rows=f"staff <> {version // amended_every}",
+        )
+        found.append(a_policy(published(grant, value_schema_id=1_000 + 2 * version), offset=version))
+    return found
+
+
+@pytest.mark.parametrize("amended_every", [10_000, 130], ids=["renewed", "renewed and amended"])
+def test_no_transaction_holds_records_under_two_versions_of_one_grant(
+    tmp_path: Path, amended_every: int
+) -> None:
+    """The policy changes at every look at it: between slices, between deciding and committing."""
+    bus = MemoryBus()
+    directory = Policies(*versions(400, amended_every=amended_every), running=True)
+    worker = HandDriven(bus, directory, tmp_path, batch_records=200).assign(*PLACES)
+    for number in range(90):
+        bus.put(PLACES[number % 3], firm(number, f"{number % 50}", staff=number))
+        worker.turn()
+
+    worker.turn(30)
+
+    seen = set()
+    for transaction in bus.transactions:
+        under = {unframe(r.value)[0] for r in transaction.get(TOPIC, []) if r.value is not None}
+        told = {(d["version"], d["value_schema_id"]) for d in decisions(transaction, bus)}
+        assert len(under) <= 1
+        assert len(told) <= 1
+        assert under <= {schema_id for _, schema_id in told}
+        seen |= under
+    assert len(seen) > 10, "the versions hardly changed while records were delivered"
+    assert len(bus.table(TOPIC)) == 50
+
+
+def test_what_is_read_in_the_same_call_as_an_assignment_is_not_lost(tmp_path: Path) -> None:
+    """A client that has served a rebalance goes on to read, and the caller sees only what was read."""
+    bus = MemoryBus()
+    policy = a_policy(published(a_grant()))
+    first = HandDriven(bus, Policies(policy), tmp_path).assign(*PLACES)
+    for number in range(30):
+        bus.put(PLACES[number % 3], firm(0, f"k{number}"))
+    first.turn(4)
+    for number in range(30, 60):
+        bus.put(PLACES[number % 3], firm(0, f"k{number}"))
+
+    again = HandDriven(bus, Policies(policy), tmp_path)
+    again.turn()
+    again.consumer.serve = lambda: again.assign(*PLACES)
+    again.turn(5)
+
+    delivered = [bus.read(r.key())["code"] for place in PLACES for r in bus.logs[TOPIC, place[1]]]
+    assert sorted(delivered) == sorted(f"k{number}" for number in range(60))
+
+
+class Calls:
+    """Counts the calls of the exchange's own functions: work, not time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Calls:
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and Path(frame.f_code.co_filename).parent.name in _COUNTED:
+            self.count += 1
+
+
+_COUNTED = {"govbus_processors", "govbus"}
+
+
+def among(others: int, *, filtered: bool) -> Policy:
+    """The policy of one grant among others on other resources, fifty on each."""
+    mine = published(a_grant())
+    resources = {a_resource().ref: a_resource()}
+    grants = {mine.grant.grant.id: mine.grant}
+    schemas = {VALUE.id: VALUE.raw} | mine.schemas
+    for number in range(others):
+        resource = a_resource(name=f"other-{number // 50}")
+        resources[resource.ref] = resource
+        grant = a_grant(
+            id=f"other-{number}",
+            subscriber=f"dep{number % 50}",
+            resource=resource.name,
+            rows=f"staff > {number}" if filtered else None,
+        )
+        made = published(grant, value_schema_id=1_000 + number)
+        grants[grant.id] = made.grant
+        schemas |= made.schemas
+    return build_policy(1, resources, grants, schemas, {})
+
+
+def rest(worker: HandDriven) -> None:
+    """Let nothing be due by the clock in the next turn."""
+    worker.intake._measured_at = worker.intake._reported_at = float("inf")
+    worker.intake._behind_seen = None
+    worker.intake._behind(worker.intake._directory.policy, NOON)
+
+
+def calls_for_a_batch(folder: Path, policy: Policy) -> int:
+    """The work of one live batch of a worker that serves every resource of a policy."""
+    bus = MemoryBus()
+    for source in policy.resources:
+        bus.append((source, 0), firm(0, "A").key(), firm(0, "A").value())
+    worker = HandDriven(bus, Policies(policy), folder, batch_records=100)
+    worker.assign(*[(source, 0) for source in policy.resources])
+    worker.turn(2)
+    while worker.intake._loading or len(bus.committed) < len(policy.resources):
+        worker.turn()
+    assert len(bus.logs[TOPIC, 0]) == 1
+    for number in range(50):
+        bus.put(ONE, firm(0, f"k{number}"))
+    rest(worker)
+    with Calls() as calls:
+        worker.turn()
+    assert len(bus.logs[TOPIC, 0]) == 51
+    return calls.count
+
+
+@pytest.mark.parametrize(("others", "filtered"), [(10_000, False), (1_000, True)])
+def test_a_batch_costs_the_same_among_ten_and_ten_thousand_grants_on_other_resources(
+    tmp_path: Path, others: int, filtered: bool
+) -> None:
+    """All served by one worker; counted in calls, so a busy machine cannot make it fail or pass."""
+    few = calls_for_a_batch(tmp_path, among(10, filtered=filtered))
+    many = calls_for_a_batch(tmp_path, among(others, filtered=filtered))
+
+    assert few > 10
+    assert many == few
+
+
+def test_three_hundred_subscribers_of_one_view_cost_one_copy_and_the_work_of_one(tmp_path: Path) -> None:
+    def cost(subscribers: int) -> tuple[int, int]:
+        shared = [
+            published(a_grant(id=f"g{n}", subscriber=f"dep{n}"), shared=True) for n in range(subscribers)
+        ]
+        bus = MemoryBus()
+        worker = HandDriven(bus, Policies(a_policy(*shared)), tmp_path).assign(ONE)
+        worker.turn(2)
+        for number in range(50):
+            bus.put(ONE, firm(0, f"k{number}"))
+        rest(worker)
+        with Calls() as calls:
+            worker.turn()
+        delivered = [r for place, log in bus.logs.items() if "shared" in place[0] for r in log]
+        return len(delivered), calls.count
+
+    copies, work = cost(300)
+
+    assert copies == 50
+    assert work < 1.05 * cost(1)[1]
+
+
+def suspended(grant_policy: Policy) -> Policy:
+    """The same policy after its only grant was suspended."""
+    (route,) = grant_policy.routes[SOURCE]
+    grant = replace(route.first.grant, version=2, state=GrantState.SUSPENDED)
+    still = replace(route, grants=(replace(route.first, grant=grant),))
+    return replace(
+        grant_policy,
+        offset=grant_policy.offset + 1,
+        routes={SOURCE: (still,)},
+        deliveries={still.topic: still},
+    )
+
+
+class Forgotten:
+    """A subscriber that was suspended for longer than its source keeps deletions."""
+
+    def __init__(self, folder: Path, rows: str | None, *, away: timedelta = timedelta(days=30)) -> None:
+        self.folder = folder
+        self.bus = MemoryBus()
+        self.hours = Hours()
+        self.active = a_policy(published(a_grant(rows=rows)))
+        first = self.worker(self.active)
+        self.bus.put(ONE, firm(0, "out", city="1100"))
+        for number in range(30):
+            self.bus.put(ONE, firm(0, f"k{number}"))
+        first.turn(10)
+        before = len(self.bus.table(TOPIC))
+        assert before == (30 if rows else 31)
+        self.worker(suspended(self.active)).turn(2)
+        self.bus.put(ONE, firm(0, "seen"))
+        self.worker(suspended(self.active)).turn(3)
+        for number in range(0, 30, 2):
+            self.bus.put(ONE, gone(0, f"k{number}"))
+        self.bus.put(ONE, firm(0, "k1", name="changed"))
+        self.bus.put(ONE, firm(0, "new"))
+        self.bus.compact(ONE)
+        self.worker(suspended(self.active)).turn(3)
+        self.hours.pass_by(away)
+        self.expected = {f"k{number}" for number in range(1, 30, 2)} | {"new", "seen"}
+        self.expected |= set() if rows else {"out"}
+
+    def worker(self, policy: Policy) -> HandDriven:
+        """A worker that begins with what the bus remembers."""
+        return HandDriven(self.bus, Policies(policy), self.folder, hours=self.hours, batch_records=8).assign(
+            ONE
+        )
+
+    def tombstones(self) -> list[str]:
+        """The rows that were taken away, each as often as it was."""
+        return [self.bus.read(r.key())["code"] for r in self.bus.logs[TOPIC, 0] if r.value() is None]
+
+
+ROWS = pytest.mark.parametrize("rows", [None, "city = '3308'"], ids=["whole table", "filtered"])
+
+
+@ROWS
+def test_what_the_source_forgot_while_a_grant_was_suspended_is_taken_away(
+    tmp_path: Path, rows: str | None
+) -> None:
+    world = Forgotten(tmp_path, rows)
+
+    world.worker(world.active).turn(40)
+
+    assert set(world.bus.table(TOPIC)) == world.expected
+    assert world.bus.table(TOPIC)["k1"]["name"] == "changed"
+    assert sorted(world.tombstones()) == sorted(f"k{number}" for number in range(0, 30, 2))
+
+
+@ROWS
+@pytest.mark.parametrize("crash_after", range(2, 16))
+@pytest.mark.parametrize("how", ["crash", "failed commit"])
+def test_a_sweep_that_is_cut_short_anywhere_takes_each_row_away_once(
+    tmp_path: Path, rows: str | None, crash_after: int, how: str
+) -> None:
+    world = Forgotten(tmp_path, rows)
+    worker = world.worker(world.active)
+
+    if how == "crash":
+        while worker.transactions.commits < crash_after and worker.transactions.commits < 12:
+            worker.turn()
+        worker = world.worker(world.active)
+    else:
+        worker.transactions.fail_at = crash_after
+    worker.turn(60)
+
+    assert set(world.bus.table(TOPIC)) == world.expected
+    assert sorted(world.tombstones()) == sorted(f"k{number}" for number in range(0, 30, 2))
+
+
+@ROWS
+def test_a_swept_route_is_live_again_and_knows_who_holds_what(tmp_path: Path, rows: str | None) -> None:
+    world = Forgotten(tmp_path, rows)
+    worker = world.worker(world.active)
+    worker.turn(40)
+
+    world.bus.put(ONE, gone(0, "k0"))
+    world.bus.put(ONE, firm(0, "k2"))
+    world.bus.put(ONE, gone(0, "k1"))
+    worker.turn(3)
+
+    assert set(world.bus.table(TOPIC)) == world.expected - {"k1"} | {"k2"}
+    stored = [world.bus.read(r.value()) for r in world.bus.logs[topics.PROGRESS, 0]]
+    assert (stored[-1]["live"], stored[-1]["sweep_before"], stored[-1]["behind_since"]) == (True, 0, None)
+
+
+def test_a_row_that_comes_back_while_the_sweep_goes_on_stays(tmp_path: Path) -> None:
+    world = Forgotten(tmp_path, None)
+    worker = world.worker(world.active)
+    while not worker.intake._sweeps:
+        worker.turn()
+    world.bus.put(ONE, firm(0, "k0", name="back"))
+
+    worker.turn(40)
+
+    assert world.bus.table(TOPIC)["k0"]["name"] == "back"
+    assert set(world.bus.table(TOPIC)) == world.expected | {"k0"}
+
+
+def test_a_grant_that_was_suspended_for_a_short_time_goes_on_where_it_stood(tmp_path: Path) -> None:
+    world = Forgotten(tmp_path, None, away=timedelta(days=1))
+    before = len(world.bus.logs[TOPIC, 0])
+
+    world.worker(world.active).turn(40)
+
+    again = [world.bus.read(r.key())["code"] for r in world.bus.logs[TOPIC, 0][before:]]
+    assert sorted(again) == ["k1", "new", "seen"]
