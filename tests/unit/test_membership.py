@@ -110,3 +110,31 @@ def test_a_key_set_that_was_set_aside_is_not_relied_on_until_its_tail_was_read()
     assert not membership.loaded(("t", 0))
     assert membership.suspended(("t", 0)).position == 40
     assert membership.loaded(("t", 1))
+
+
+class _CountedKeys(KeySet):
+    """Notes how often it was asked to let changes stand, or to take them back."""
+
+    asked = 0
+
+    def commit(self) -> None:
+        self.asked += 1
+
+    def rollback(self) -> None:
+        self.asked += 1
+
+
+def test_a_batch_ends_for_the_key_sets_that_it_was_given_and_no_other() -> None:
+    """A worker may hold ten thousand sets."""
+    membership = Membership()
+    given, other = _CountedKeys(), _CountedKeys()
+    membership.install(("t", 0), given)
+    membership.install(("t", 1), other)
+
+    membership.of("t", 0)
+    membership.commit()
+    membership.commit()
+    membership.of("t", 0)
+    membership.rollback()
+
+    assert (given.asked, other.asked) == (2, 0)
