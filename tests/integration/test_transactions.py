@@ -20,9 +20,6 @@ from govbus import topics
 from govbus.codec import unframe
 from govbus.grant import GrantState, PublishedGrant
 from govbus_console.control.reading import committed_offsets
-from govbus_console.embedded import EmbeddedBus, Home
-from govbus_console.embedded.java import find_java
-from support.broker import warm_up
 from support.exchanges import WorkerProcess, World, eventually
 from support.policies import rules
 
@@ -108,63 +105,6 @@ def test_a_worker_held_up_for_longer_than_its_transaction_may_last_loses_and_rep
     assert '"code": "fenced"' in worker.output()
     aborted = len(wide.read(topic, isolation="read_uncommitted")) - total
     assert aborted > 0, "nothing was written twice, so no transaction was cut off"
-
-
-@pytest.fixture
-def alone(tmp_path: Path) -> Iterator[World]:
-    """A resource of four partitions on a broker of its own, which the test may stop."""
-    with EmbeddedBus(Home(tmp_path / "home")) as bus:
-        warm_up(bus.broker_settings().client())
-        folder = tmp_path / "world"
-        folder.mkdir()
-        world = World(bus, folder, partitions=4)
-        try:
-            yield world
-        finally:
-            world.close()
-
-
-class Supervised:
-    """Workers that are started again when they end, as a supervisor does."""
-
-    def __init__(self, world: World, *names: str) -> None:
-        self._world = world
-        self._workers = {name: world.worker(name, **_SMALL_BATCHES) for name in names}
-
-    def keep(self) -> None:
-        """Start again whoever has ended."""
-        for name, worker in self._workers.items():
-            if worker.process.poll() is not None:
-                self._workers[name] = self._world.worker(name, **_SMALL_BATCHES)
-
-
-def test_a_broker_that_goes_away_in_the_middle_of_batches_costs_time_and_nothing_else(alone: World) -> None:
-    """Once in order and once by a crash.
-
-    A worker may end over it, when it cannot know what became of its transaction; it is then started
-    again and learns that from the broker.
-    """
-    published, _ = alone.publish(alone.new_grant(fields=rules("code", "staff")))
-    topic = published.delivery_topic
-    workers = Supervised(alone, "a", "b")
-    total = 0
-
-    def all_there() -> bool:
-        workers.keep()
-        return len(alone.read(topic)) >= total
-
-    for how in ("in order", "by a crash"):
-        _produce_numbered(alone, total, 20_000)
-        total += 20_000
-        eventually(lambda: _open_transactions(alone, topic), what="a batch under way")
-
-        broker = alone.bus.kafka
-        assert broker is not None
-        broker.stop() if how == "in order" else broker.kill()
-        alone.bus._kafka.start(find_java(), alone.bus.children, seconds=60)
-        eventually(all_there, what="all records")
-
-    _assert_each_once_and_in_order(alone, topic, total)
 
 
 def _transactions(messages: Iterable[Any]) -> Iterator[list[Any]]:
