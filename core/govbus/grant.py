@@ -19,6 +19,9 @@ from govbus.errors import TransformRefusedError
 from govbus.topics import is_name
 from govbus.transform import Transform, parse_transform
 
+LARGEST_QUOTA = 2**31 - 1
+"""What the store's integer columns hold; more records a day than any one grant delivers."""
+
 
 class GrantState(StrEnum):
     """What a grant version says about delivery. Expiry is the clock's doing, see ``expires_at``."""
@@ -69,6 +72,11 @@ class Grant:
     """Exclusive: at that instant the answer is already no."""
 
     data_on_end: DataDuty = DataDuty.DELETE
+    quota_records_per_day: int | None = None
+    """The most records that may be delivered in one day; None sets no bound."""
+
+    quota_keys_per_day: int | None = None
+    """The most distinct keys that may be delivered in one day; None sets no bound."""
 
     def __post_init__(self) -> None:
         for name in (self.id, self.subscriber, self.owner, self.resource):
@@ -80,6 +88,14 @@ class Grant:
             raise ValueError("Grant.starts_at and Grant.expires_at need a time zone")
         if not self.purpose.strip():
             raise ValueError("Grant.purpose must say what the data is for")
+        for quota in (self.quota_records_per_day, self.quota_keys_per_day):
+            if quota is not None and not 1 <= quota <= LARGEST_QUOTA:
+                raise ValueError(f"a quota is a whole number from 1 to {LARGEST_QUOTA}; None sets no bound")
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether deliveries have to be counted."""
+        return self.quota_records_per_day is not None or self.quota_keys_per_day is not None
 
     @property
     def resource_ref(self) -> str:
@@ -141,6 +157,8 @@ def grant_to_record(published: PublishedGrant) -> dict[str, Any]:
         "starts_at": grant.starts_at,
         "expires_at": grant.expires_at,
         "data_on_end": grant.data_on_end.value,
+        "quota_records_per_day": grant.quota_records_per_day,
+        "quota_keys_per_day": grant.quota_keys_per_day,
         "view": published.view,
         "delivery_topic": published.delivery_topic,
         "value_schema_id": published.value_schema_id,
@@ -174,12 +192,22 @@ def _grant(record: Mapping[str, Any]) -> PublishedGrant:
             starts_at=record["starts_at"].astimezone(UTC),
             expires_at=record["expires_at"].astimezone(UTC),
             data_on_end=DataDuty(record["data_on_end"]),
+            quota_records_per_day=_quota(record, "quota_records_per_day"),
+            quota_keys_per_day=_quota(record, "quota_keys_per_day"),
         ),
         view=record["view"],
         delivery_topic=record["delivery_topic"],
         value_schema_id=record["value_schema_id"],
         key_schema_id=record["key_schema_id"],
     )
+
+
+def _quota(record: Mapping[str, Any], name: str) -> int | None:
+    """Read a bound; records from before there were quotas have none."""
+    quota = record.get(name)
+    if quota is not None and (not isinstance(quota, int) or isinstance(quota, bool)):
+        raise TypeError(name)
+    return quota
 
 
 def resource_to_record(resource: Resource) -> dict[str, Any]:

@@ -240,9 +240,10 @@ def may_share(grant: Grant, share_type: ShareType) -> bool:
     """Say whether one copy of the deliveries may serve every grant with the same view.
 
     Only for unconditional resources, and only when nothing in the view is the
-    subscriber's own; a pseudonym is made for one subscriber.
+    subscriber's own: a pseudonym is made for one subscriber, and a quota counts
+    what one grant delivers.
     """
-    return share_type is ShareType.UNCONDITIONAL and not _has_pseudonym(grant)
+    return share_type is ShareType.UNCONDITIONAL and not _has_pseudonym(grant) and not grant.has_quota
 
 
 def view_id(grant: Grant, contract_version: int) -> str:
@@ -250,8 +251,10 @@ def view_id(grant: Grant, contract_version: int) -> str:
 
     Takes in resource, contract version, row filter, fields and transforms; for
     a view with a pseudonym also subscriber and purpose, on which its key
-    depends. Usable in a topic name. 128 bits of SHA-256, so that nobody can
-    word a request to be taken for another department's view.
+    depends; for a view with a quota also the grant, whose deliveries are
+    counted (not the bound: another bound lets through the same rows). Usable in
+    a topic name. 128 bits of SHA-256, so that nobody can word a request to be
+    taken for another department's view.
     """
     what: dict[str, object] = {
         "resource": grant.resource_ref,
@@ -261,6 +264,8 @@ def view_id(grant: Grant, contract_version: int) -> str:
     }
     if _has_pseudonym(grant):
         what |= {"subscriber": grant.subscriber, "purpose": grant.purpose}
+    if grant.has_quota:
+        what |= {"counted": grant.id}
     canonical = json.dumps(what, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return "v" + hashlib.sha256(canonical.encode()).hexdigest()[:32]
 

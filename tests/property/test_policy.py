@@ -132,7 +132,8 @@ def test_grants_share_a_view_exactly_when_they_let_through_the_same(
     def let_through(grant: Grant) -> object:
         rules = {rule.name: json.dumps(rule.transform.spec()) for rule in grant.fields}
         own = any(isinstance(rule.transform, Pseudonym) for rule in grant.fields)
-        return rules, grant.rows, (grant.subscriber, grant.purpose) if own else None
+        counted = grant.id if grant.has_quota else None
+        return rules, grant.rows, (grant.subscriber, grant.purpose) if own else None, counted
 
     assert (view_id(one, version) == view_id(other, version)) == (let_through(one) == let_through(other))
     assert is_name(view_id(one, version))
@@ -144,6 +145,7 @@ def test_what_is_shared_between_subscribers_holds_nothing_of_one_subscriber(
 ) -> None:
     if may_share(grant, share_type):
         assert share_type is ShareType.UNCONDITIONAL
+        assert not grant.has_quota
         assert view_id(replace(grant, subscriber="quzhou", purpose="other"), 1) == view_id(grant, 1)
 
 

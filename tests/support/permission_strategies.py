@@ -71,4 +71,6 @@ def grants(draw: st.DrawFn, *, names: tuple[str, ...] = ("code", "name", "level"
         starts_at=draw(moments),
         expires_at=draw(moments),
         data_on_end=draw(st.sampled_from(DataDuty)),
+        quota_records_per_day=draw(st.sampled_from([None, 1, 10_000])),
+        quota_keys_per_day=draw(st.sampled_from([None, 1, 10_000])),
     )

@@ -172,6 +172,11 @@ def test_a_transform_that_does_not_exist_is_refused_with_its_place(tmp_path: Pat
         ),
         ("term_days: 0", "term_days: 365", "line 16: grants[0].term_days: not a term"),
         (
+            "term_days: 365\n    quota_keys_per_day: 0",
+            "term_days: 365",
+            "line 17: grants[0].quota_keys_per_day: not a quota; write a whole number",
+        ),
+        (
             "data_on_end: keep",
             "term_days: 365",
             "line 10: grants[0].expires_at: a grant needs one end; write either",

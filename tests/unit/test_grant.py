@@ -50,6 +50,8 @@ def a_grant(**changes: Any) -> Grant:
         starts_at=NOON,
         expires_at=NOON + timedelta(days=365),
         data_on_end=DataDuty.BLANK,
+        quota_records_per_day=5_000,
+        quota_keys_per_day=1_000,
     )
     return replace(grant, **changes)
 
@@ -190,3 +192,24 @@ def test_grants_and_resources_never_share_a_key() -> None:
 def test_a_topic_that_other_grants_may_use_too_is_known_by_its_name() -> None:
     assert not published().shared
     assert replace(published(), delivery_topic="govbus.shared.stats.divisions.v1").shared
+
+
+@pytest.mark.parametrize("quota", [0, -1, 2**31])
+@pytest.mark.parametrize("name", ["quota_records_per_day", "quota_keys_per_day"])
+def test_a_quota_that_is_none_is_refused(name: str, quota: int) -> None:
+    with pytest.raises(ValueError, match="quota"):
+        a_grant(**{name: quota})
+
+
+def test_a_grant_that_was_published_before_there_were_quotas_has_none() -> None:
+    record = grant_to_record(published())
+    del record["quota_records_per_day"], record["quota_keys_per_day"]
+
+    grant = grant_from_record(record).grant
+
+    assert not grant.has_quota
+
+
+def test_a_quota_that_is_no_number_makes_the_record_no_grant() -> None:
+    with pytest.raises(ValueError, match="not a grant"):
+        grant_from_record(grant_to_record(published()) | {"quota_keys_per_day": "10"})

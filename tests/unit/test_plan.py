@@ -159,6 +159,11 @@ def test_another_spelling_of_the_same_filter_is_no_amendment(tmp_path: Path) -> 
         ("[street, ", "[{street: {truncate: 2}}, ", "fields: "),
         ("term_days: 30", "term_days: 60", "expires_at: 2026-01-31"),
         ("term_days: 30", "term_days: 30\n    data_on_end: keep", "data_on_end: delete → keep"),
+        (
+            "term_days: 30",
+            "term_days: 30\n    quota_keys_per_day: 9",
+            "quota_keys_per_day: None → 9",
+        ),
     ],
 )
 def test_a_grant_that_differs_gets_the_next_version(

@@ -312,6 +312,8 @@ def test_only_unconditional_views_without_a_pseudonym_may_be_shared() -> None:
     assert not may_share(plain, CONDITIONAL)
     assert not may_share(plain, WITHHELD)
     assert not may_share(a_grant(fields=rules(id="keep", name="pseudonym")), OPEN)
+    assert not may_share(a_grant(fields=rules(id="keep"), quota_records_per_day=10), OPEN)
+    assert not may_share(a_grant(fields=rules(id="keep"), quota_keys_per_day=10), OPEN)
 
 
 def test_grants_with_the_same_view_have_the_same_view_id() -> None:
@@ -351,6 +353,15 @@ def test_grants_with_another_view_have_another_view_id(changes: dict[str, Any]) 
     grant = a_grant(fields=rules(id="keep", name={"truncate": 1}))
 
     assert view_id(replace(grant, **changes), 1) != view_id(grant, 1)
+
+
+def test_a_view_with_a_quota_is_one_grant_s_own_whatever_the_bound() -> None:
+    """What one grant delivers is counted; another bound must not begin its deliveries anew."""
+    counted = a_grant(quota_keys_per_day=10)
+
+    assert view_id(counted, 1) != view_id(a_grant(), 1)
+    assert view_id(counted, 1) != view_id(replace(counted, id="residents-for-tax"), 1)
+    assert view_id(counted, 1) == view_id(replace(counted, quota_keys_per_day=20), 1)
 
 
 def test_another_contract_version_is_another_view() -> None:

@@ -92,6 +92,8 @@ def a_grant(version: int = 1, state: GrantState = GrantState.ACTIVE) -> StoredGr
                 starts_at=NOON,
                 expires_at=NOON + timedelta(days=1),
                 data_on_end=DataDuty.BLANK,
+                quota_records_per_day=100,
+                quota_keys_per_day=10,
             ),
             view="v-1",
             delivery_topic="govbus.delivered.quzhou.quzhou-divisions",

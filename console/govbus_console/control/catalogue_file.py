@@ -37,7 +37,7 @@ from govbus.codec import parse_schema, schemas_folder
 from govbus.contract import DataContract, parse_contract
 from govbus.entry import Entry, with_items
 from govbus.errors import BusError, CatalogueError, TransformRefusedError
-from govbus.grant import DataDuty, FieldRule
+from govbus.grant import LARGEST_QUOTA, DataDuty, FieldRule
 from govbus.topics import is_name
 from govbus.transform import Keep, parse_transform
 from govbus_console.control.entry_words import EntryReader
@@ -102,6 +102,8 @@ class GrantEntry:
     """From ``starts_at``. Exactly one of ``expires_at`` and ``term`` is given."""
 
     data_on_end: DataDuty
+    quota_records_per_day: int | None
+    quota_keys_per_day: int | None
     place: Place
     field_places: tuple[Place, ...]
 
@@ -366,7 +368,8 @@ class _Reader(EntryReader):
             node,
             at,
             {"id", "subscriber", "resource", "fields", "rows", "purpose"}
-            | {"starts_at", "expires_at", "term_days", "data_on_end"},
+            | {"starts_at", "expires_at", "term_days", "data_on_end"}
+            | {"quota_records_per_day", "quota_keys_per_day"},
         )
         owner, resource = self._ref(node, words, at, "resource")
         fields, field_places = self._fields(node, words, at)
@@ -394,6 +397,8 @@ class _Reader(EntryReader):
             expires_at=expires_at,
             term=term,
             data_on_end=duty,
+            quota_records_per_day=self._quota(words, at, "quota_records_per_day"),
+            quota_keys_per_day=self._quota(words, at, "quota_keys_per_day"),
             place=self._place(node),
             field_places=field_places,
         )
@@ -457,6 +462,19 @@ class _Reader(EntryReader):
                 "write a whole number of days, 1 to 36500",
             )
         return None, timedelta(days=int(text))
+
+    def _quota(self, words: dict[str, yaml.Node], at: str, word: str) -> int | None:
+        if word not in words:
+            return None
+        text = self._scalar(words[word], f"{at}.{word}")
+        if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= LARGEST_QUOTA:
+            raise self._wrong(
+                words[word],
+                f"{at}.{word}",
+                "not a quota",
+                f"write a whole number, 1 to {LARGEST_QUOTA}, or leave the line out",
+            )
+        return int(text)
 
     def _ref(
         self, node: yaml.MappingNode, words: dict[str, yaml.Node], at: str, word: str

@@ -280,6 +280,8 @@ class _Planner:
                 ("starts_at", old.starts_at.isoformat(), grant.starts_at.isoformat()),
                 ("expires_at", old.expires_at.isoformat(), grant.expires_at.isoformat()),
                 ("data_on_end", old.data_on_end.value, grant.data_on_end.value),
+                ("quota_records_per_day", old.quota_records_per_day, grant.quota_records_per_day),
+                ("quota_keys_per_day", old.quota_keys_per_day, grant.quota_keys_per_day),
                 *self._of_the_resource(before, resource),
             ]
         )
@@ -325,6 +327,8 @@ class _Planner:
             starts_at=starts_at.astimezone(UTC),
             expires_at=expires_at.astimezone(UTC),
             data_on_end=entry.data_on_end,
+            quota_records_per_day=entry.quota_records_per_day,
+            quota_keys_per_day=entry.quota_keys_per_day,
         )
 
     def _carried_over(self, changed: set[str], in_file: set[str]) -> Iterable[PlannedGrant]:

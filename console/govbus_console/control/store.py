@@ -161,6 +161,8 @@ class GrantRow(Table):
     value_schema_id: Mapped[int]
     key_schema_id: Mapped[int]
     made_at: Mapped[datetime] = mapped_column(Moment)
+    quota_records_per_day: Mapped[int | None]
+    quota_keys_per_day: Mapped[int | None]
 
 
 class OutboxRow(Table):
@@ -366,6 +368,8 @@ class Writing:
             starts_at=grant.starts_at,
             expires_at=grant.expires_at,
             data_on_end=grant.data_on_end.value,
+            quota_records_per_day=grant.quota_records_per_day,
+            quota_keys_per_day=grant.quota_keys_per_day,
             contract_version=stored.contract_version,
             view=published.view,
             delivery_topic=published.delivery_topic,
@@ -547,6 +551,8 @@ def _grant_facts(row: GrantRow) -> dict[str, Any]:
         "starts_at": row.starts_at.astimezone(UTC).isoformat(),
         "expires_at": row.expires_at.astimezone(UTC).isoformat(),
         "data_on_end": row.data_on_end,
+        "quota_records_per_day": row.quota_records_per_day,
+        "quota_keys_per_day": row.quota_keys_per_day,
         "contract_version": row.contract_version,
         "delivery_topic": row.delivery_topic,
     }
@@ -637,6 +643,8 @@ def stored_grant(row: GrantRow) -> StoredGrant:
                 starts_at=row.starts_at,
                 expires_at=row.expires_at,
                 data_on_end=DataDuty(row.data_on_end),
+                quota_records_per_day=row.quota_records_per_day,
+                quota_keys_per_day=row.quota_keys_per_day,
             ),
             view=row.view,
             delivery_topic=row.delivery_topic,
