@@ -13,7 +13,17 @@ from typing import Annotated
 
 import typer
 
-from govbus_console.commands import answers, bus, catalogue, departments, discover, look, receipts
+from govbus_console.commands import (
+    answers,
+    bus,
+    catalogue,
+    departments,
+    discover,
+    look,
+    office,
+    receipts,
+    requests,
+)
 
 app = typer.Typer(
     name="govbus",
@@ -48,9 +58,12 @@ def _root(
     """An exchange bus on which departments share change records under enforced agreements."""
 
 
-for module in (bus, catalogue, discover, departments, look, receipts, answers):
+for module in (bus, catalogue, discover, departments, look, requests, receipts, answers):
     for command in module.COMMANDS:
         app.command(command.__name__.replace("_", "-"))(command)
+for grouped in (requests, office):
+    for group in grouped.GROUPS:
+        app.add_typer(group, no_args_is_help=True)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -6,7 +6,9 @@ One round, about every second:
 2. shared topics are opened and closed as terms begin and end;
 3. receipts are collected for grants that have ended, and their delivery topics removed;
 4. what an earlier command had left undone (a crash between store and broker) is
-   carried through.
+   carried through: decisions that Kafka has not been told of, and requests that
+   were approved and have no grant yet;
+5. once a minute the clocks of requests are looked at (:mod:`.control.clocks`).
 
 The exchange denies an expired grant by its own clock, whether the keeper runs or
 not; the one thing that rests on the keeper alone is closing a shared topic.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 from govbus import observe
@@ -24,11 +27,14 @@ from govbus.errors import FencedError, RetriableError
 from govbus_console.control import endings, outbox, shared_access
 from govbus_console.control.apply import settle
 from govbus_console.control.bus import Bus
+from govbus_console.control.clocks import run_clocks
 from govbus_console.control.lifecycle import expire_due
+from govbus_console.control.requests import Requests
 from govbus_console.control.store import ControlStore
 
 _log = logging.getLogger(__name__)
 _ROUND_SECONDS = 1.0
+_CLOCKS = timedelta(minutes=1)
 _GRACE = timedelta(seconds=30)
 """How long a command may take to publish what it has decided; after that it counts as dead."""
 
@@ -41,6 +47,8 @@ def keep(store: ControlStore, bus: Bus, *, stop: threading.Event) -> None:
     opened: frozenset[object] | None = None
     concluded: frozenset[str] = frozenset()
     look_at = 0.0
+    requests = Requests(store=store, bus=lambda: nullcontext(bus))
+    clocks_at = datetime.now(UTC)
     while not stop.is_set():
         now = datetime.now(UTC)
         try:
@@ -56,6 +64,11 @@ def keep(store: ControlStore, bus: Bus, *, stop: threading.Event) -> None:
                 followed = endings.follow_up(store, bus, now=now, concluded=concluded)
                 concluded |= followed.concluded
                 observe.unanswered_grants.set(sum(not each.answered for each in followed.standings))
+            for request in requests.provide_pending(before=now - _GRACE):
+                _log.info("request provided", extra={"request": request})
+            if now >= clocks_at:
+                run_clocks(store, requests.rules, now=now)
+                clocks_at = now + _CLOCKS
         except (RetriableError, FencedError) as error:
             _log.warning("the keeper waits", extra={"code": error.code})
         observe.heartbeat("keeper")

@@ -23,10 +23,12 @@ from govbus.errors import (
     ConfigurationError,
     FilterRefusedError,
     GrantRefusedError,
+    NotAllowedError,
     PlanMovedError,
     RefusedError,
     RetriableError,
     TransformRefusedError,
+    TransitionRefusedError,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +36,15 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE, PENDING, REFUSED, UNREACHABLE = range(6)
 """Exit codes: done, failed, called wrongly, changes pending, refused by policy, dependency unreachable."""
+
+_BY_POLICY = (
+    GrantRefusedError,
+    FilterRefusedError,
+    TransformRefusedError,
+    NotAllowedError,
+    PlanMovedError,
+    TransitionRefusedError,
+)
 
 INTERRUPTED = 130
 """128 and SIGINT's number, as shells have it."""
@@ -64,7 +75,7 @@ class Complaint:
 
 def exit_code(error: BaseException) -> int:
     """Which exit code an error ends a command with."""
-    if isinstance(error, GrantRefusedError | FilterRefusedError | TransformRefusedError | PlanMovedError):
+    if isinstance(error, _BY_POLICY):
         return REFUSED
     if isinstance(error, RetriableError | AccessDeniedError):
         return UNREACHABLE
@@ -180,6 +191,7 @@ def _settings_reason(error: Any) -> str:
         "RegistrySettings": "GOVBUS_REGISTRY_",
         "ExchangeSettings": "GOVBUS_EXCHANGE_",
         "ControlSettings": "GOVBUS_CONTROL_",
+        "RequestSettings": "GOVBUS_REQUEST_",
     }.get(error.title, "GOVBUS_")
     return "\n".join(
         f"{prefix}{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"

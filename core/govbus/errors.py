@@ -12,6 +12,9 @@ BusError
 │   ├── SourceUnavailableError
 │   └── SinkUnavailableError
 ├── RefusedError                 tell the person who asked; nothing has changed
+│   ├── NotFoundError
+│   ├── NotAllowedError
+│   ├── TransitionRefusedError
 │   ├── CatalogueError
 │   ├── FilterRefusedError
 │   ├── TransformRefusedError
@@ -118,6 +121,27 @@ class RefusedError(BusError):
     """What was asked is not allowed or not possible, and nothing has changed."""
 
     code = "refused"
+
+
+class NotFoundError(RefusedError):
+    """What was named does not exist, or not for whoever asked."""
+
+    code = "not-found"
+    fix = "Check the name; `govbus status` lists what there is."
+
+
+class NotAllowedError(RefusedError):
+    """It exists, and whoever asked may not do this to it."""
+
+    code = "not-allowed"
+    fix = "Ask somebody whose role allows it; docs/permissions.md lists who may do what."
+
+
+class TransitionRefusedError(RefusedError):
+    """A request is not in a state for this, or it is not for this party to do."""
+
+    code = "transition-refused"
+    fix = "Look at the request's state; docs/permissions.md lists who may do what, and when."
 
 
 class CatalogueError(RefusedError):

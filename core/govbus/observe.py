@@ -37,7 +37,7 @@ LOG_KEYS = frozenset(
     {
         "stage", "department", "resource", "grant", "version", "topic", "partition", "offset",
         "address", "code", "count", "seconds", "worker", "port", "state", "schema_id", "reason", "attempt",
-        "table", "detail", "path", "pid", "child",
+        "table", "detail", "path", "pid", "child", "request",
     }
 )  # fmt: skip
 """The only keys that a log line may carry beside its text."""

@@ -232,6 +232,25 @@ def _check_open(grant: Grant, contract: DataContract, looked_at: tuple[str, ...]
             )
 
 
+def shown_with_owner_only(grant: Grant, contract: DataContract) -> tuple[str, ...]:
+    """Name the sensitive and core fields of which a grant tells something.
+
+    As in unconditional sharing, a nulled or redacted field tells nothing, and a
+    field in the row filter tells its value for every row that arrives.
+
+    Raises:
+        KeyError: the contract has no field that the grant names.
+        FilterRefusedError: the row filter is not allowed.
+    """
+    shown = [rule.name for rule in grant.fields if not isinstance(rule.transform, Null | Redact)]
+    looked_at = () if grant.rows is None else parse_filter(grant.rows, field_types(contract)).fields
+    return tuple(
+        name
+        for name in dict.fromkeys((*shown, *looked_at))
+        if contract.field(name).classification.needs_owner
+    )
+
+
 def _refuse(grant: Grant, why: str) -> NoReturn:
     raise GrantRefusedError(f"grant {grant.id}: {why}")
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from govbus.errors import FilterRefusedError
+from govbus.request import TRANSITIONS, Ground
 from govbus.rowfilter import parse_filter
 from govbus.transform import compile_transform, parse_transform
 
@@ -28,6 +29,26 @@ FIELDS: dict[str, Any] = {
 
 EXAMPLES = re.findall(r"^\| `(.+?)` \| (.+?) \| (.+?) \| (.+?) \|$", PAGE, re.MULTILINE)
 ALLOWED, REFUSED = (block.strip().splitlines() for block in re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL))
+
+
+def test_the_page_has_the_table_of_transitions_as_it_is() -> None:
+    lines = re.findall(r"^\| (\w+) \| ([\w-]+) \| (\w+) \| ([\w, ]+) \| ([\w,– -]+) \|$", PAGE, re.MULTILINE)
+
+    assert lines[0][:3] == ("from", "step", "to")
+    assert lines[1:] == [
+        (
+            line.before,
+            line.action,
+            line.after,
+            ", ".join(sorted(line.who)),
+            ", ".join(sorted(line.effects)) or "–",
+        )
+        for line in TRANSITIONS
+    ]
+
+
+def test_the_page_names_every_ground() -> None:
+    assert [ground for ground in Ground if f"`{ground}`" not in PAGE] == []
 
 
 def test_the_page_has_examples() -> None:

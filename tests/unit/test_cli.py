@@ -72,6 +72,7 @@ def test_the_command_line_has_what_the_manual_names() -> None:
         "up", "down", "demo", "apply", "plan", "status", "doctor", "capture", "exchange", "land",
         "revoke", "suspend", "resume", "tail", "explain", "who-received", "find", "who-uses", "can",
         "receipts", "receipt-key",
+        "amend", "renew", "emergency",
     }  # fmt: skip
 
 
@@ -106,6 +107,95 @@ def test_every_command_is_in_the_manual_with_its_options(
     section = re.search(rf"^## `govbus {command.name}`$(.*?)(?=^## |\Z)", manual, re.M | re.S)
     assert section is not None
     assert {option for option in options if option not in section[1]} == set()
+
+
+def group_commands() -> list[tuple[str, str]]:
+    """Commands that belong to a group: the group and the command."""
+    return [
+        (str(group.typer_instance.info.name), str(command.name))
+        for group in cli.app.registered_groups
+        if group.typer_instance is not None
+        for command in group.typer_instance.registered_commands
+    ]
+
+
+def test_the_groups_have_what_the_manual_names() -> None:
+    assert set(group_commands()) == {
+        ("request", "new"), ("request", "list"), ("request", "show"), ("request", "count"),
+        ("request", "submit"), ("request", "answer"), ("request", "withdraw"),
+        ("review", "list"), ("review", "take"), ("review", "ask"), ("review", "approve"),
+        ("review", "reject"), ("review", "emergency"),
+        ("account", "add"), ("account", "list"), ("account", "disable"),
+        ("calendar", "apply"), ("calendar", "show"), ("clocks", "run"), ("notices", "drain"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("group", "command"), group_commands())
+def test_every_command_of_a_group_explains_itself_and_is_in_the_manual(
+    group: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manual = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+
+    code = cli.run([group, command, "--help"])
+
+    shown = capsys.readouterr().out
+    options = set(re.findall(r"--[a-z][\w-]+", shown)) - {"--help"}
+    section = re.search(rf"^## `govbus {group}`$(.*?)(?=^## |\Z)", manual, re.M | re.S)
+    assert code == 0
+    assert "--json" in options
+    assert section is not None
+    assert f"`{command}`" in section[1]
+    assert {option for option in options - {"--json"} if option not in section[1]} == set()
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, object]]:
+    capsys.readouterr()
+    code = cli.run([*words, "--json"])
+    shown = capsys.readouterr()
+    return code, json.loads((shown.out or shown.err).splitlines()[-1])
+
+
+def test_people_ask_decide_and_are_told_by_their_accounts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that needs no broker: the decision itself is in tests/integration/test_requests.py."""
+    from support.requesting import fill
+
+    store = ControlStore.open(f"sqlite:///{tmp_path / 'home' / 'state' / 'control.db'}")
+    fill(store)
+    store.close()
+    new = (
+        "request", "new", "civil.residents", "--field", "code", "--field", "phone={truncate: 3}",
+        "--rows", "all", "--purpose", "Care", "--legal-basis", "A law", "--days", "30",
+        "--quota-keys", "10",
+    )  # fmt: skip
+
+    first, made = as_json(capsys, *new, "--as", "li-tax")
+    stranger, error = as_json(capsys, *new, "--as", "nobody")
+    no_subscriber, _ = as_json(capsys, *new, "--as", "wang-civil")
+    as_json(capsys, "request", "submit", "r-1", "--as", "li-tax")
+    as_json(capsys, "review", "take", "r-1", "--as", "wang-civil")
+    as_json(capsys, "review", "ask", "r-1", "Why?", "--as", "wang-civil")
+    as_json(capsys, "request", "answer", "r-1", "Because", "--as", "li-tax")
+    ground = cli.run(["review", "reject", "r-1", "--ground", "no", "--as", "wang-civil"])
+    _, rejected = as_json(capsys, "review", "reject", "r-1", "--ground", "duplicate", "--as", "wang-civil")
+    late, _ = as_json(capsys, "request", "withdraw", "r-1", "--as", "li-tax")
+    _, listed = as_json(capsys, "request", "list", "--state", "rejected", "--as", "li-tax")
+    _, drained = as_json(capsys, "notices", "drain", "--to", str(tmp_path / "notices.jsonl"))
+    cli.run(["request", "show", "r-1", "--as", "li-tax"])
+
+    assert (first, made["state"], made["quota_keys_per_day"]) == (render.DONE, "draft", 10)
+    assert made["fields"] == [
+        {"name": "code", "transform": "keep"},
+        {"name": "phone", "transform": {"truncate": 3}},
+    ]
+    assert (stranger, no_subscriber, late) == (render.FAILED, render.REFUSED, render.REFUSED)
+    assert "nobody" in str(error)
+    assert ground == render.USAGE
+    assert (rejected["state"], rejected["ground"]) == ("rejected", "duplicate")
+    assert [one["id"] for one in listed["requests"]] == ["r-1"]  # type: ignore[attr-defined]
+    assert drained == {"sent": 4}
+    assert "Because" in capsys.readouterr().out
 
 
 def test_every_error_code_is_in_the_manual() -> None:

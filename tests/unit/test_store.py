@@ -18,7 +18,11 @@ from govbus.contract import parse_contract
 from govbus.errors import ConfigurationError, SinkUnavailableError
 from govbus.grant import DataDuty, FieldRule, Grant, GrantState, PublishedGrant
 from govbus.transform import Keep, Pseudonym
-from govbus_console.control import migrate, receipts  # noqa: F401 - its tables are of the store
+from govbus_console.control import (
+    migrate,
+    receipts,  # noqa: F401  its tables join those of the models
+    request_tables,  # noqa: F401  and so do these
+)
 from govbus_console.control.store import (
     AuditRow,
     ControlStore,

@@ -18,7 +18,7 @@ doing it again after a crash anywhere ends the same:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,14 +28,14 @@ from govbus import topics
 from govbus.catalogue import Resource, ResourceKind
 from govbus.codec import bus_schema
 from govbus.errors import CatalogueError, FencedError, PlanMovedError, RetriableError
-from govbus.grant import PublishedGrant
+from govbus.grant import Grant, PublishedGrant
 from govbus.policy import may_share, view_id
 from govbus.view import key_schema, view_schema
 from govbus_console.cluster import DAY_MS, TopicSpec
 from govbus_console.control import endings, outbox, shared_access
 from govbus_console.control.bus import Bus, ensure_user, register, set_up
 from govbus_console.control.catalogue_file import CatalogueFile, read_catalogue
-from govbus_console.control.plan import Plan, PlannedGrant, PlannedResource, plan
+from govbus_console.control.plan import Plan, PlannedGrant, PlannedResource, check_against, plan
 from govbus_console.control.planned import LIVING
 from govbus_console.control.receipts import receipts_topic
 from govbus_console.control.saved_plan import SavedPlan
@@ -230,6 +230,56 @@ def _with_view(
         contract_version=contract.version,
         made_at=now,
     )
+
+
+def provide(
+    make: Callable[[Snapshot], Grant],
+    store: ControlStore,
+    bus: Bus,
+    *,
+    who: str,
+    why: str,
+    now: datetime,
+    also: Callable[[Writing, Grant], None],
+) -> StoredGrant:
+    """Bring one grant version into being, on the way on which a catalogue file's are.
+
+    Args:
+        make: works the version out from what counts, and checks it; asked again when somebody else
+            has written in between.
+        store: of record.
+        bus: to enforce it on.
+        who: for the audit.
+        why: for the audit.
+        now: the clock.
+        also: writes what belongs to it, in the same transaction.
+
+    Raises:
+        RefusedError: by ``make`` or ``also``; nothing has changed.
+        BrokerUnavailableError, RegistryUnavailableError: before the transaction, nothing has changed;
+            after it, whoever settles next finishes.
+    """
+    for _ in range(_TRIES):
+        known = store.snapshot()
+        grant = make(known)
+        resource = known.resources[grant.resource_ref]
+        check_against(grant, resource)
+        set_up(bus)
+        _departments(bus, {grant.subscriber})
+        planned = PlannedGrant(
+            grant=grant, contract=resource.contract, share_type=resource.resource.share_type
+        )
+        stored = _with_view(bus, planned, known.resources, now=now)
+        bus.cluster.ensure_topics([_data_topic(stored.published.delivery_topic, resource.resource)])
+        with store.writing(who=who, why=why, now=now) as writing:
+            if writing.snapshot() != known:
+                continue
+            writing.grant(stored)
+            tell_subscriber(writing, stored, resource)
+            also(writing, grant)
+        settle(store, bus, now=now, departments={grant.subscriber})
+        return stored
+    raise StalePlanError("the catalogue is being changed by others all the time; try again later")
 
 
 def tell_subscriber(

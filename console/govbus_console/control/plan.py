@@ -437,6 +437,15 @@ def _opened(field: ContractField) -> ContractField:
     )
 
 
+def check_against(grant: Grant, resource: StoredResource) -> None:
+    """Hold a grant against the permission model and the catalogue as it stands.
+
+    Raises:
+        GrantRefusedError, FilterRefusedError, TransformRefusedError: it is not allowed.
+    """
+    _allowed(grant, _as_planned(resource))
+
+
 def _placed(error: RefusedError, place: Place, grant_id: str) -> RefusedError:
     text = str(error)
     named = text if text.startswith(f"grant {grant_id}") else f"grant {grant_id}: {text}"

@@ -261,6 +261,16 @@ class Writing:
         self._why = why
         self._now = now
 
+    @property
+    def session(self) -> Session:
+        """For tables of other subjects, in the same transaction."""
+        return self._session
+
+    @property
+    def now(self) -> datetime:
+        """The moment of the transaction."""
+        return self._now
+
     def snapshot(self) -> Snapshot:
         """What counts, read under the write lock."""
         return _snapshot(self._session)
@@ -346,9 +356,13 @@ class Writing:
         return self.queue(GRANTS, resource_key(resource.ref), "resource", resource_to_record(withheld))
 
     def grant(self, stored: StoredGrant) -> int:
-        """Add a grant version and queue its record; return its place in the outbox."""
+        """Add a grant version and queue its record; return its place in the outbox.
+
+        The requests that led to the grant follow it into its state.
+        """
         from govbus.grant import grant_key, grant_to_record
         from govbus.topics import GRANTS
+        from govbus_console.control.request_steps import follow_grant
 
         published, grant = stored.published, stored.grant
         newest = self._session.scalar(select(func.max(GrantRow.version)).where(GrantRow.id == grant.id))
@@ -379,6 +393,7 @@ class Writing:
         )
         self._session.add(row)
         self._audit(f"grant {grant.id}", before, _grant_facts(row))
+        follow_grant(self._session, grant, who=self._who, why=self._why, now=self._now)
         return self.queue(GRANTS, grant_key(grant.id), "grant", grant_to_record(published))
 
     def queue(
