@@ -180,7 +180,7 @@ def test_the_review_after_an_emergency_can_be_neither_skipped_nor_done_by_onesel
 
 
 def test_the_database_knows_the_changes_of_state_of_the_table_of_transitions() -> None:
-    revision = Path(migrate.__file__).parent / "migrations" / "versions" / "0003_requests.py"
+    revision = Path(migrate.__file__).parent / "migrations" / "versions" / "0004_requests.py"
     spec = importlib.util.spec_from_file_location("revision", revision)
     assert spec is not None
     assert spec.loader is not None
@@ -196,7 +196,7 @@ def test_the_tables_go_down_and_up_again_with_data_in(office: Office) -> None:
     office.provisioned(quota_keys_per_day=9)
     store = office.store
 
-    migrate.downgrade(store.engine, "0002")
+    migrate.downgrade(store.engine, "0003")
     tables = set(inspect(store.engine).get_table_names())
     with store.engine.connect() as connection:
         kept = connection.execute(text("SELECT id, version, purpose FROM grants")).all()
