@@ -13,6 +13,8 @@ from govbus_console.embedded.java import find_java
 from support.broker import warm_up
 
 _START_SECONDS = 180.0
+_STOP_SECONDS = 8.0
+"""Now and then a broker takes a minute to stop in order; nobody waits so long for it."""
 
 
 class Ground:
@@ -28,7 +30,7 @@ class Ground:
         if kill:
             broker.kill()
         else:
-            broker.stop(60.0)
+            broker.stop(_STOP_SECONDS)
 
     def start_broker(self) -> None:
         """Bring the broker back, and return when it answers."""

@@ -81,13 +81,20 @@ class Run:
         stack.callback(self._storm.close)
         self._storm.begin()
 
-    def weather(self, seconds: float, *, quiet_every: float) -> None:
-        """Let the storm go over it, with quiet points in between and at the end."""
+    def weather(self, seconds: float, *, quiet_every: float, least: int) -> None:
+        """Let the storm go over it, with quiet points in between and at the end.
+
+        It lasts until the time is over and there were at least so many faults, or a promise is broken.
+        """
         until = time.monotonic() + seconds
         self.quiet()
-        while (left := until - time.monotonic()) > 0 and not self._findings.counts:
+        while not self._findings.counts:
+            left = until - time.monotonic()
+            missing = least - sum(self._storm.faults.values())
+            if left <= 0 and missing <= 0:
+                return
             self._traffic.go_on()
-            self._storm.rage(min(left, quiet_every))
+            self._storm.rage(min(left, quiet_every), least=missing)
             self.quiet()
 
     def quiet(self) -> None:
@@ -174,9 +181,10 @@ def run(
     seconds: float,
     quiet_every: float = 45.0,
     rate: int = 200,
+    least: int = 1,
     keep_logs: Callable[[Path], None] = lambda _folder: None,
 ) -> Verdict:
-    """Start a bus, let a storm go over it for about so long, and judge what came of it.
+    """Start a bus, let a storm of ``least`` faults or more go over it for so long, and judge the outcome.
 
     ``keep_logs`` is given the directory with the workers' logs before it is removed.
     """
@@ -184,7 +192,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="govbus-chaos-workers-") as folder, ground() as here:
         with ExitStack() as stack:
             going = Run(here, Path(folder), seed=seed, rate=rate, stack=stack)
-            going.weather(seconds, quiet_every=quiet_every)
+            going.weather(seconds, quiet_every=quiet_every, least=least)
             going.check_the_ground()
             verdict = going.verdict(seed, time.monotonic() - began)
         keep_logs(Path(folder))

@@ -66,10 +66,11 @@ class Storm:
         for place in self._places[:2]:
             self._start(place)
 
-    def rage(self, seconds: float) -> None:
-        """Do faults, one after the other, for so long."""
+    def rage(self, seconds: float, *, least: int) -> None:
+        """Do faults, one after the other, for so long, and at least so many."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        enough = sum(self.faults.values()) + least
+        while time.monotonic() < until or sum(self.faults.values()) < enough:
             self.dice.seed(self.plan.getrandbits(64))
             self._wait(self.dice.uniform(0.2, 1.8))
             name, fault = self._choose()
