@@ -10,8 +10,8 @@ from chaos.run import run
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 SEED = 7
-SECONDS = 30.0
-FAULTS = 10
+SECONDS = 20.0
+FAULTS = 8
 
 
 def test_a_storm_of_faults_loses_duplicates_reorders_and_leaks_nothing() -> None:
