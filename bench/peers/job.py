@@ -115,7 +115,7 @@ def stop_on_sigterm() -> threading.Event:
 PRODUCER = {
     "enable.idempotence": True,
     "compression.type": "lz4",
-    "linger.ms": 5,
+    "linger.ms": 20,
     "batch.size": 1_048_576,
     "queue.buffering.max.messages": 2_000_000,
 }

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 
 from bench.peers.job import PRODUCER, read_job, stop_on_sigterm
 
-_BATCH = 10_000
+_BATCH = 30_000
 
 
 def main() -> None:

@@ -58,6 +58,7 @@ from govbus_processors.cursors import Cursor, Cursors
 from govbus_processors.faults import broker_error, of_exception
 from govbus_processors.keyset import KeySet
 from govbus_processors.membership import Membership
+from govbus_processors.pace import Pace
 from govbus_processors.reader import Reader
 from govbus_processors.sweep import Sweep
 from govbus_processors.transaction import AtLeastOnce, ExactlyOnce, Guarantee
@@ -164,6 +165,7 @@ class Intake:
         self._held: dict[Place, float] = {}
         """Paused source partitions, and when to look at them again (monotonic seconds)."""
 
+        self._pace = Pace(settings.batch_records)
         self._behind_seen: _Behind | None = None
         self._stored = _Stored()
         self._epoch = 0
@@ -357,7 +359,7 @@ class Intake:
         first = self._consumer.poll(seconds)
         if first is None:
             return []
-        limit = self._settings.batch_records - 1
+        limit = self._pace.limit - 1
         rest = self._consumer.consume(limit, timeout=self._settings.batch_wait_seconds) if limit else []
         good = []
         for message in (first, *rest):
@@ -511,7 +513,9 @@ class Intake:
             return
         self._membership.commit()
         self._cursors.commit(moved)
-        self._count(batch, outcome, live=live, seconds=time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._pace.note(sum(len(part.messages) for part in batch.slices), seconds)
+        self._count(batch, outcome, live=live, seconds=seconds)
         if live and outcome.waiting:
             self._set_back(outcome.waiting, hold=_AGAIN_AFTER)
 
@@ -813,7 +817,7 @@ class Intake:
 
     def _share_beside_live_batches(self) -> int:
         """How many records are read again at a time: live batches get the larger share."""
-        return max(1, self._settings.batch_records // 2)
+        return max(1, self._pace.limit // 2)
 
     def _begin(self, place: Place, routes: tuple[Route, ...], now: datetime) -> dict[str, Cursor]:
         """The cursors of routes that begin from the start, by delivery topic."""
