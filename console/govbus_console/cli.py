@@ -15,6 +15,7 @@ import typer
 
 from govbus_console.commands import (
     answers,
+    api,
     bus,
     catalogue,
     departments,
@@ -58,10 +59,10 @@ def _root(
     """An exchange bus on which departments share change records under enforced agreements."""
 
 
-for module in (bus, catalogue, discover, departments, look, requests, receipts, answers):
+for module in (bus, catalogue, discover, departments, look, requests, receipts, answers, api):
     for command in module.COMMANDS:
         app.command(command.__name__.replace("_", "-"))(command)
-for grouped in (requests, office):
+for grouped in (requests, office, api):
     for group in grouped.GROUPS:
         app.add_typer(group, no_args_is_help=True)
 

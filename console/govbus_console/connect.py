@@ -4,6 +4,10 @@ The environment wins: with GOVBUS_BROKER_BOOTSTRAP set, every command uses the
 GOVBUS_BROKER_ and GOVBUS_REGISTRY_ variables and nothing else. Without it, the
 bus that ``govbus up`` runs in GOVBUS_HOME is meant, and the command uses the
 secret file of the user that it needs to be.
+
+With GOVBUS_API_URL set, commands that are written against
+:class:`~govbus_console.control.interface.Control` ask the API with a token, and
+need neither the control database nor a login at the broker.
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ from typing import TYPE_CHECKING
 from govbus.errors import BrokerUnavailableError
 from govbus.settings import BrokerSettings, ProcessSettings, RegistrySettings
 from govbus_console.embedded import ADMIN, Home, broker_settings, running
-from govbus_console.settings import ControlSettings
+from govbus_console.settings import ApiClientSettings, ControlSettings
 
 if TYPE_CHECKING:
     from govbus_console.control.bus import Bus
+    from govbus_console.control.interface import Control, RequestControl
+    from govbus_console.control.roles import Account
     from govbus_console.control.store import ControlStore
 
 
@@ -70,3 +76,49 @@ def bus() -> Iterator[Bus]:
         yield reached
     finally:
         reached.registry.close()
+
+
+@contextmanager
+def control(who: str) -> Iterator[Control]:
+    """The control side: the API where GOVBUS_API_URL names one, otherwise the store and the broker.
+
+    Args:
+        who: for the audit; the API takes the token's holder instead.
+
+    Raises:
+        ConfigurationError: the API is named, and not how to call it.
+    """
+    settings = ApiClientSettings()
+    if settings.url:
+        from govbus_console.api.client import Connection, RemoteControl
+
+        with Connection(settings) as connection:
+            yield RemoteControl(connection)
+    else:
+        from govbus_console.control.direct import DirectControl
+        from govbus_console.status import look
+
+        yield DirectControl(store=store, bus=bus, look=lambda: look(home()), who=who)
+
+
+@contextmanager
+def requests(account: str) -> Iterator[tuple[RequestControl, Account]]:
+    """Requests, and the account of this name that acts: through the API, or on the control store.
+
+    Raises:
+        NotFoundError, NotAllowedError: the account cannot act, or the token stands for another one.
+    """
+    settings = ApiClientSettings()
+    if settings.url:
+        from govbus_console.api.client import Connection
+        from govbus_console.api.request_client import RemoteRequests
+
+        with Connection(settings) as connection:
+            remote = RemoteRequests(connection)
+            yield remote, remote.acting(account)
+    else:
+        from govbus_console.control import accounts
+        from govbus_console.control.requests import Requests
+
+        with store() as opened:
+            yield Requests(store=opened, bus=bus), accounts.acting(opened, account)

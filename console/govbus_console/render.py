@@ -192,6 +192,8 @@ def _settings_reason(error: Any) -> str:
         "ExchangeSettings": "GOVBUS_EXCHANGE_",
         "ControlSettings": "GOVBUS_CONTROL_",
         "RequestSettings": "GOVBUS_REQUEST_",
+        "ApiSettings": "GOVBUS_API_",
+        "ApiClientSettings": "GOVBUS_API_",
     }.get(error.title, "GOVBUS_")
     return "\n".join(
         f"{prefix}{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"

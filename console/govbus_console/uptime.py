@@ -25,11 +25,11 @@ from govbus.settings import ProcessSettings
 from govbus_console.control.apply import settle
 from govbus_console.control.bus import PSEUDONYM_SECRET, Bus, set_up
 from govbus_console.control.store import ControlStore
-from govbus_console.embedded import EXCHANGE, EmbeddedBus, Endpoints, Home, Progress, ScrapeTarget
+from govbus_console.embedded import ADMIN, EXCHANGE, EmbeddedBus, Endpoints, Home, Progress, ScrapeTarget
 from govbus_console.embedded.children import tail
 from govbus_console.embedded.ports import LOOPBACK
 from govbus_console.keeper import keep
-from govbus_console.settings import ControlSettings
+from govbus_console.settings import ApiSettings, ControlSettings
 from govbus_console.supervise import HOPELESS, Supervisor, environment_of, read_processes
 
 _CHECK_SECONDS = 0.2
@@ -46,6 +46,9 @@ class Up:
     metrics: str
     """Address of this process's own /metrics."""
 
+    api: str | None
+    """Where the control API answers, if it was asked for."""
+
 
 class ReadyCallback(Protocol):
     """Whoever wants to know that everything runs."""
@@ -55,12 +58,13 @@ class ReadyCallback(Protocol):
         ...
 
 
-def run_up(home: Home, *, workers: int, progress: Progress, ready: ReadyCallback) -> None:
+def run_up(home: Home, *, workers: int, api: bool, progress: Progress, ready: ReadyCallback) -> None:
     """Run a bus until SIGTERM or Ctrl-C.
 
     Args:
         home: where.
         workers: how many exchange workers.
+        api: whether the control API runs too, as its settings say.
         progress: told of each step.
         ready: called once, when everything runs.
 
@@ -94,12 +98,21 @@ def run_up(home: Home, *, workers: int, progress: Progress, ready: ReadyCallback
             progress,
             lambda: _start_workers(supervisor, home, endpoints, names),
         )
+        if api:
+            _timed("start the control API", progress, lambda: start_api(supervisor, home, endpoints))
         keeper = threading.Thread(target=keep, args=(store, bus), kwargs={"stop": stop}, name="keeper")
         keeper.start()
         stack.callback(keeper.join)
         stack.callback(stop.set)
         supervisor.ready()
-        ready(Up(endpoints=endpoints, workers=tuple(names), metrics=f"http://{LOOPBACK}:{port}/metrics"))
+        ready(
+            Up(
+                endpoints=endpoints,
+                workers=tuple(names),
+                metrics=f"http://{LOOPBACK}:{port}/metrics",
+                api=ApiSettings().url if api else None,
+            )
+        )
         while not stop.wait(_CHECK_SECONDS):
             embedded.check()
             if not keeper.is_alive():
@@ -122,7 +135,13 @@ def _start_workers(supervisor: Supervisor, home: Home, endpoints: Endpoints, nam
         supervisor.wait_healthy(name)
 
 
-def start_detached(home: Home, *, workers: int) -> Path:
+def start_api(supervisor: Supervisor, home: Home, endpoints: Endpoints) -> None:
+    """Start the control API, with the administrator's login, and return when it can be called."""
+    supervisor.start("api", ["api"], environment=environment_of(home, endpoints, ADMIN))
+    supervisor.wait_healthy("api")
+
+
+def start_detached(home: Home, *, workers: int, api: bool) -> Path:
     """Start ``govbus up`` on its own and return its log when everything runs.
 
     Raises:
@@ -132,7 +151,15 @@ def start_detached(home: Home, *, workers: int) -> Path:
     log = home.log / "up.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603  this interpreter, on this package
-            [sys.executable, "-m", "govbus_console", "up", "--workers", str(workers)],
+            [
+                sys.executable,
+                "-m",
+                "govbus_console",
+                "up",
+                "--workers",
+                str(workers),
+                *(["--api"] if api else []),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

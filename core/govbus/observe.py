@@ -131,6 +131,13 @@ unanswered_grants = Gauge(
     "govbus_unanswered_grants", "Ended grants whose subscriber has returned no receipt that counts."
 )
 exchange_workers = Gauge("govbus_exchange_workers", "Exchange workers that report, as this one sees them.")
+api_requests = Counter(
+    "govbus_api_requests", "Requests to the control API, by the route's pattern and the HTTP status.",
+    ["route", "status"],
+)  # fmt: skip
+api_seconds = Histogram(
+    "govbus_api_request_seconds", "Time of one request to the control API.", ["route"], buckets=_BATCH_SECONDS
+)
 last_progress = Gauge(
     "govbus_last_progress_timestamp_seconds",
     "When a stage last went round its loop, records or not; a dead loop in a live process stands still.",
@@ -269,5 +276,6 @@ def setup_logging(process: str, level: str = "INFO") -> None:
         "httpcore2",
         "alembic",
         "sqlalchemy",
+        "uvicorn",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 
 from govbus_console import render
 from govbus_console.embedded import Home, stop_running
+from govbus_console.embedded.ports import draw
 from govbus_console.supervise import read_processes
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -77,7 +80,9 @@ def child(home: Home, name: str) -> Any:
     return next(report for report in found.children if report.name == name)
 
 
-def test_a_bus_comes_up_heals_goes_down_and_comes_up_again(home: Home) -> None:
+def test_a_bus_comes_up_heals_goes_down_and_comes_up_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = home.root.parent
     (folder / "catalogue.yaml").write_text(CATALOGUE, encoding="utf-8")
     (folder / "divisions.avsc").write_text(json.dumps(CONTRACT), encoding="utf-8")
@@ -116,7 +121,11 @@ def test_a_bus_comes_up_heals_goes_down_and_comes_up_again(home: Home) -> None:
     assert not any(report.ref.alive() for report in running.children)
 
     # Everything is still there after another start.
-    assert govbus(home, "up", "--detach", "--workers", "1")[0] == render.DONE
+    monkeypatch.setenv("GOVBUS_API_PORT", str(draw()))
+    again, served = govbus(home, "up", "--api", "--detach", "--workers", "1")
+    assert again == render.DONE
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{served['api']}/v1/me", timeout=30)
     found = govbus(home, "status")[1]
     assert [(g["grant"], g["state"]) for g in found["grants"]] == [("quzhou-divisions", "revoked")]
     applied = govbus(home, "apply", "-f", "catalogue.yaml", "--detailed-exitcode")

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings
 
 from govbus import observe
 from govbus.settings import BrokerSettings, ExchangeSettings, ProcessSettings, RegistrySettings
-from govbus_console.settings import ControlSettings, RequestSettings
+from govbus_console.settings import ApiClientSettings, ApiSettings, ControlSettings, RequestSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -26,10 +26,19 @@ def test_the_walk_of_one_record_names_files_that_exist_in_the_order_of_the_flow(
     assert [path for _, path in walk if not (ROOT / path).is_file()] == []
 
 
-@pytest.mark.parametrize(
-    "group",
-    [BrokerSettings, ExchangeSettings, ProcessSettings, RegistrySettings, ControlSettings, RequestSettings],
-)
+GROUPS: list[type[BaseSettings]] = [
+    BrokerSettings,
+    ExchangeSettings,
+    ProcessSettings,
+    RegistrySettings,
+    ControlSettings,
+    RequestSettings,
+    ApiSettings,
+    ApiClientSettings,
+]
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_every_setting_is_on_the_settings_page(group: type[BaseSettings]) -> None:
     page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
     prefix = str(group.model_config["env_prefix"])
@@ -43,14 +52,7 @@ def test_the_settings_page_names_no_setting_that_does_not_exist() -> None:
     page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
     known = {
         str(group.model_config["env_prefix"]) + name.upper()
-        for group in (
-            BrokerSettings,
-            ExchangeSettings,
-            ProcessSettings,
-            RegistrySettings,
-            ControlSettings,
-            RequestSettings,
-        )
+        for group in GROUPS
         for name in group.model_fields
     }
 

@@ -22,6 +22,7 @@ from govbus_console.control import (
     migrate,
     receipts,  # noqa: F401  its tables join those of the models
     request_tables,  # noqa: F401  and so do these
+    token_tables,  # noqa: F401  and these
 )
 from govbus_console.control.store import (
     AuditRow,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from govbus_console.uptime import Up
 
 _Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="How many exchange workers.")]
+_Api = Annotated[bool, typer.Option("--api", help="Serve the control API too.")]
 _Detach = Annotated[bool, typer.Option("--detach", help="Return when everything runs, and leave it running.")]
 _Level = Annotated[
     str, typer.Option("--level", metavar="areas|streets|villages", help="How fine the division codes are.")
@@ -23,17 +24,18 @@ _People = Annotated[
 ]
 
 
-def up(*, workers: _Workers = 2, detach: _Detach = False, as_json: Json = False) -> None:
+def up(*, workers: _Workers = 2, api: _Api = False, detach: _Detach = False, as_json: Json = False) -> None:
     """Run a bus in GOVBUS_HOME until Ctrl-C: broker, registry, exchange."""
     from govbus import observe
     from govbus.settings import ProcessSettings
     from govbus_console import connect
     from govbus_console.render import show
+    from govbus_console.settings import ApiSettings
     from govbus_console.uptime import run_up, start_detached
 
     home = connect.home()
     if detach:
-        log = start_detached(home, workers=workers)
+        log = start_detached(home, workers=workers, api=api)
         run = home.read_run()
         endpoints = (
             {}
@@ -41,7 +43,8 @@ def up(*, workers: _Workers = 2, detach: _Detach = False, as_json: Json = False)
             else {"bootstrap": run.endpoints.bootstrap, "registry": run.endpoints.registry_url}
         )
         show(
-            {"home": str(home.root), "log": str(log), **endpoints},
+            {"home": str(home.root), "log": str(log), **endpoints}
+            | ({"api": ApiSettings().url} if api else {}),
             as_json=as_json,
             text=f"the bus runs in {home.root}; `govbus status` shows it, `govbus down` ends it",
         )
@@ -55,6 +58,7 @@ def up(*, workers: _Workers = 2, detach: _Detach = False, as_json: Json = False)
                 "registry": up.endpoints.registry_url,
                 "workers": list(up.workers),
                 "metrics": up.metrics,
+                "api": up.api,
             },
             as_json=as_json,
             text=(
@@ -62,13 +66,14 @@ def up(*, workers: _Workers = 2, detach: _Detach = False, as_json: Json = False)
                 f"  broker    {up.endpoints.bootstrap}\n"
                 f"  registry  {up.endpoints.registry_url}\n"
                 f"  metrics   {up.metrics}; all targets in {home.targets_file}\n"
-                "Ctrl-C ends it"
+                + (f"  API       {up.api}\n" if up.api else "")
+                + "Ctrl-C ends it"
             ),
         )
         sys.stdout.flush()
 
     observe.setup_logging("up", ProcessSettings().log_level)
-    run_up(home, workers=workers, progress=_progress, ready=ready)
+    run_up(home, workers=workers, api=api, progress=_progress, ready=ready)
 
 
 def down(*, as_json: Json = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +11,7 @@ import typer
 from govbus_console.commands.options import Detailed, File, Json, Who, Why, actor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from govbus_console.control.lifecycle import Changed
     from govbus_console.control.plan import Impact, Plan
-    from govbus_console.control.receipts import Standing
     from govbus_console.control.rowcount import RowChange
     from govbus_console.control.store import StoredResource
 
@@ -139,15 +136,13 @@ def revoke(
     """
     from govbus.grant import DataDuty
     from govbus_console import connect
-    from govbus_console.control import endings, lifecycle
 
     if data and data not in DataDuty.__members__.values():
         raise typer.BadParameter("write keep, blank or delete", param_hint="--data")
     duty = DataDuty(data) if data else None
-    with connect.bus() as bus, connect.store() as store:
-        changed = lifecycle.revoke(grant, store, bus, who=actor(who), why=why or "revoked", data=duty)
-        standing = endings.conclude(grant, store, bus, wait_seconds=wait)
-    _show_change(changed, standing, as_json=as_json)
+    with connect.control(actor(who)) as control:
+        ended = control.revoke(grant, why=why or "revoked", data=duty, wait_seconds=wait)
+    _show_change(ended, as_json=as_json)
 
 
 def suspend(grant: _GrantId, *, why: Why = "", who: Who = "", as_json: Json = False) -> None:
@@ -156,46 +151,30 @@ def suspend(grant: _GrantId, *, why: Why = "", who: Who = "", as_json: Json = Fa
     The rows that were landed stay.
     """
     from govbus_console import connect
-    from govbus_console.control import lifecycle
 
-    with connect.bus() as bus, connect.store() as store:
-        changed = lifecycle.suspend(grant, store, bus, who=actor(who), why=why or "suspended")
-    _show_change(changed, as_json=as_json)
+    with connect.control(actor(who)) as control:
+        _show_change(control.suspend(grant, why=why or "suspended"), as_json=as_json)
 
 
 def resume(grant: _GrantId, *, why: Why = "", who: Who = "", as_json: Json = False) -> None:
     """Let a suspended grant deliver again, with what it missed."""
     from govbus_console import connect
-    from govbus_console.control import lifecycle
 
-    with connect.bus() as bus, connect.store() as store:
-        changed = lifecycle.resume(grant, store, bus, who=actor(who), why=why or "resumed")
-    _show_change(changed, as_json=as_json)
+    with connect.control(actor(who)) as control:
+        _show_change(control.resume(grant, why=why or "resumed"), as_json=as_json)
 
 
-def _show_change(changed: Changed, standing: Standing | None = None, *, as_json: bool) -> None:
+def _show_change(changed: Mapping[str, Any], *, as_json: bool) -> None:
     from govbus_console.render import show
 
-    grant, barriers = changed.grant, changed.settled.barriers
-    fenced = sorted({name for passed in barriers for name in passed.fenced})
-    data: dict[str, Any] = {
-        "grant": grant.id,
-        "version": grant.version,
-        "state": grant.state.value,
-        "data_on_end": grant.data_on_end.value,
-        "already": changed.already,
-        "barrier_ms": round(changed.barrier_seconds * 1000, 1) if barriers else None,
-        "fenced_workers": fenced,
-    }
-    text = f"grant {grant.id} is {grant.state} (version {grant.version})"
-    if barriers:
-        text += f"; certain everywhere after {changed.barrier_seconds:.2f} s"
-    if fenced:
-        text += f"; shut out silent workers: {', '.join(fenced)}"
-    if standing is not None:
-        data["receipt"] = standing.as_json()
-        text += f"\n{standing.line()}"
-    show(data, as_json=as_json, text=text)
+    text = f"grant {changed['grant']} is {changed['state']} (version {changed['version']})"
+    if changed["barrier_ms"] is not None:
+        text += f"; certain everywhere after {changed['barrier_ms'] / 1000:.2f} s"
+    if changed["fenced_workers"]:
+        text += f"; shut out silent workers: {', '.join(changed['fenced_workers'])}"
+    if changed["receipt"] is not None:
+        text += f"\n{changed['receipt']['line']}"
+    show(changed, as_json=as_json, text=text)
 
 
 def _plan_data(made: Plan, rows: Mapping[str, RowChange]) -> dict[str, Any]:

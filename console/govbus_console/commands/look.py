@@ -22,10 +22,12 @@ _Follow = Annotated[bool, typer.Option("--follow", "-F", help="Go on with what a
 def status(*, as_json: Json = False) -> None:
     """Show what runs and what is shared with whom, and how far it has got."""
     from govbus_console import connect
+    from govbus_console.commands.options import actor
     from govbus_console.render import show
-    from govbus_console.status import look, text_of
+    from govbus_console.status import text_of
 
-    found = look(connect.home())
+    with connect.control(actor("")) as control:
+        found = control.status()
     show(found, as_json=as_json, text=text_of(found))
 
 

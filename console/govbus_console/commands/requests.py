@@ -12,12 +12,11 @@ from govbus_console.commands.options import Json
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
-    from datetime import timedelta
 
     from govbus.grant import DataDuty, FieldRule
     from govbus.request import Ground
+    from govbus_console.control.interface import RequestControl
     from govbus_console.control.request_shapes import Happened, Request
-    from govbus_console.control.requests import Requests
     from govbus_console.control.roles import Account
 
 request = typer.Typer(name="request", help="Ask for data of another department.", no_args_is_help=True)
@@ -346,18 +345,16 @@ def emergency(
 # -- what they share -------------------------------------------------------------------------------
 
 
-def desk(as_account: str) -> AbstractContextManager[tuple[Requests, Account]]:
-    """Requests on the control store, and the account that acts."""
+def desk(as_account: str) -> AbstractContextManager[tuple[RequestControl, Account]]:
+    """Requests, here or through the API, and the account that acts."""
     from contextlib import contextmanager
 
     @contextmanager
-    def opened() -> Iterator[tuple[Requests, Account]]:
+    def opened() -> Iterator[tuple[RequestControl, Account]]:
         from govbus_console import connect
-        from govbus_console.control import accounts
-        from govbus_console.control.requests import Requests
 
-        with connect.store() as store:
-            yield Requests(store=store, bus=connect.bus), accounts.acting(store, as_account)
+        with connect.requests(as_account) as found:
+            yield found
 
     return opened()
 
@@ -398,65 +395,17 @@ def _ground(word: str) -> Ground:
         raise typer.BadParameter(f"write one of {', '.join(Ground)}", param_hint="--ground") from None
 
 
-def as_data(found: Request) -> dict[str, Any]:
-    """A request for a script."""
-    asked = found.ask
-    return {
-        "id": found.id,
-        "kind": found.kind.value,
-        "state": found.state.value,
-        "requester": found.requester,
-        "subscriber": found.subscriber,
-        "resource": asked.resource,
-        "fields": [{"name": rule.name, "transform": rule.transform.spec()} for rule in asked.fields],
-        "rows": asked.rows,
-        "purpose": asked.purpose,
-        "legal_basis": asked.legal_basis,
-        "term_hours": _hours(asked.term),
-        "data_on_end": asked.data_on_end.value,
-        "quota_records_per_day": asked.quota_records_per_day,
-        "quota_keys_per_day": asked.quota_keys_per_day,
-        "grant": found.grant_id,
-        "grant_version": found.grant_version,
-        "approvals_needed": found.approvals_needed,
-        "approved_by": list(found.approved_by),
-        "ground": found.ground,
-        "matching": found.matching,
-        "counted_at": _moment(found.counted_at),
-        "submitted_at": _moment(found.submitted_at),
-        "due_at": _moment(found.due_at),
-        "granted_by": found.granted_by,
-        "review": found.review,
-        "review_due_at": _moment(found.review_due_at),
-        "reviewed_by": found.reviewed_by,
-        "upheld": found.upheld,
-    }
-
-
 def _moment(moment: Any) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-def _hours(term: timedelta) -> int:
-    return round(term.total_seconds() / 3600)
-
-
 def _show(found: Request, history: Sequence[Happened] = (), *, as_json: bool) -> None:
+    from govbus_console.control import request_json
     from govbus_console.render import show, table
 
-    data = as_data(found)
+    data = request_json.show_request(found)
     if history:
-        data["history"] = [
-            {
-                "at": event.at.isoformat(),
-                "who": event.who,
-                "action": event.action,
-                "before": event.before,
-                "after": event.after,
-                "said": event.said,
-            }
-            for event in history
-        ]
+        data["history"] = [request_json.show_happened(event) for event in history]
     lines = [f"request {found.id} is {found.state}"]
     if found.grant_version is not None:
         lines[0] += f": grant {found.grant_id}, version {found.grant_version}"
@@ -477,6 +426,7 @@ def _show(found: Request, history: Sequence[Happened] = (), *, as_json: bool) ->
 
 
 def _show_all(found: Sequence[Request], *, as_json: bool) -> None:
+    from govbus_console.control import request_json
     from govbus_console.render import show, table
 
     rows = [
@@ -484,7 +434,7 @@ def _show_all(found: Sequence[Request], *, as_json: bool) -> None:
     ]
     columns = ("id", "kind", "state", "subscriber", "resource", "purpose", "due")
     show(
-        {"requests": [as_data(r) for r in found]},
+        {"requests": [request_json.show_request(r) for r in found]},
         as_json=as_json,
         text=table("", columns, rows) if rows else "no requests",
     )

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision. Alembic finds it by itself; naming it spares most commands loading Alembic."""
 
 

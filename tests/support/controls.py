@@ -1,0 +1,157 @@
+"""A control side that holds still: what the API's tests ask, and what they have done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from govbus.errors import NotFoundError
+from govbus.grant import DataDuty
+
+Shown = dict[str, Any]
+
+DEPARTMENTS = ("civil", "health", "stats", "tax")
+
+
+def a_resource(ref: str, *, share_type: str = "conditional", title: str = "Residents") -> Shown:
+    """One catalogue entry."""
+    return {
+        "resource": ref,
+        "owner": ref.partition(".")[0],
+        "title": title,
+        "share_type": share_type,
+        "kind": "state",
+        "synthetic": True,
+        "contract": 1,
+        "key": ["code"],
+        "update_interval": "",
+        "fields": [
+            {"name": "code", "type": "string", "classification": "public", "nullable": False, "doc": "Code"},
+            {
+                "name": "born",
+                "type": ["null", "int"],
+                "classification": "sensitive",
+                "nullable": True,
+                "doc": "",
+            },
+        ],
+    }
+
+
+def a_grant(name: str, resource: str, subscriber: str) -> Shown:
+    """One grant in force."""
+    return {
+        "grant": name,
+        "version": 1,
+        "state": "active",
+        "in_force": True,
+        "subscriber": subscriber,
+        "resource": resource,
+        "fields": [{"name": "code", "transform": "keep"}],
+        "rows": "code LIKE '33%'",
+        "purpose": "Vaccination",
+        "starts_at": "2026-01-01T00:00:00+00:00",
+        "expires_at": "2027-01-01T00:00:00+00:00",
+        "data_on_end": "delete",
+        "quota_records_per_day": None,
+        "quota_keys_per_day": None,
+        "topic": f"govbus.delivered.{subscriber}.{name}",
+        "shared": False,
+    }
+
+
+@dataclass
+class StillControl:
+    """:class:`~govbus_console.control.interface.Control` over fixed data; it notes what it was told to do."""
+
+    who: str = "tester"
+    known_resources: list[Shown] = field(
+        default_factory=lambda: [
+            a_resource("civil.protected", share_type="withheld", title="Protected persons"),
+            a_resource("civil.residents"),
+            a_resource("stats.divisions", share_type="unconditional", title="Division codes"),
+        ]
+    )
+    known_grants: list[Shown] = field(
+        default_factory=lambda: [
+            a_grant("health-residents", "civil.residents", "health"),
+            a_grant("tax-divisions", "stats.divisions", "tax"),
+        ]
+    )
+    done: list[tuple[str, ...]] = field(default_factory=list)
+    raises: Exception | None = None
+    """What the next question ends with."""
+
+    def departments(self) -> Sequence[Shown]:
+        self._asked()
+        return [{"department": name, "title": name.title()} for name in DEPARTMENTS]
+
+    def resources(self, *, text: str = "", share_type: str = "") -> Sequence[Shown]:
+        self._asked()
+        return [entry for entry in self.known_resources if share_type in ("", entry["share_type"])]
+
+    def resource(self, ref: str) -> Shown:
+        self._asked()
+        return self._one(self.known_resources, "resource", ref)
+
+    def grants(self, *, resource: str = "", subscriber: str = "", state: str = "") -> Sequence[Shown]:
+        self._asked()
+        return [
+            grant
+            for grant in self.known_grants
+            if resource in ("", grant["resource"])
+            and subscriber in ("", grant["subscriber"])
+            and state in ("", grant["state"])
+        ]
+
+    def grant(self, grant_id: str) -> Shown:
+        self._asked()
+        return self._one(self.known_grants, "grant", grant_id)
+
+    def suspend(self, grant_id: str, *, why: str) -> Shown:
+        return self._changed("suspend", grant_id, "suspended", why)
+
+    def resume(self, grant_id: str, *, why: str) -> Shown:
+        return self._changed("resume", grant_id, "active", why)
+
+    def revoke(
+        self, grant_id: str, *, why: str, data: DataDuty | None = None, wait_seconds: float = 0.0
+    ) -> Shown:
+        return self._changed("revoke", grant_id, "revoked", why)
+
+    def status(self) -> Shown:
+        self._asked()
+        return {
+            "home": "/srv/govbus",
+            "running": False,
+            "processes": [],
+            "unpublished": 0,
+            "resources": [],
+            "grants": [],
+            "workers": [],
+        }
+
+    def _asked(self) -> None:
+        if self.raises is not None:
+            raise self.raises
+
+    def _one(self, entries: Sequence[Shown], key: str, name: str) -> Shown:
+        found = next((entry for entry in entries if entry[key] == name), None)
+        if found is None:
+            raise NotFoundError(f"there is no such {key}")
+        return found
+
+    def _changed(self, what: str, grant_id: str, state: str, why: str) -> Shown:
+        self._asked()
+        self.done.append((what, grant_id, self.who, why))
+        return {
+            "grant": grant_id,
+            "version": 2,
+            "state": state,
+            "data_on_end": "delete",
+            "already": False,
+            "barrier_ms": 12.5,
+            "fenced_workers": [],
+            "receipt": None,
+        }
