@@ -133,7 +133,7 @@ def test_a_suspended_grant_is_resumed_and_a_permitted_row_looked_for_at_its_land
     [
         ("yesterday", "ISO 8601"),
         ("2026-01-01T08:00:00", "needs a zone"),
-        ((datetime.now(UTC) + DAY).isoformat(), "lies ahead"),
+        pytest.param((datetime.now(UTC) + DAY).isoformat(), "lies ahead", id="tomorrow"),
     ],
 )
 def test_a_moment_that_cannot_be_meant_is_refused_before_anything_is_asked(

@@ -50,6 +50,8 @@ def test_ended_grants_are_followed_up_until_nothing_is_left_and_an_outage_is_wai
     monkeypatch.setattr(keeper.shared_access, "due", lambda *_, **__: frozenset())
     monkeypatch.setattr(keeper.outbox, "pending", lambda *_, **__: 0)
     monkeypatch.setattr(keeper.endings, "follow_up", follow_up)
+    monkeypatch.setattr(keeper.Requests, "provide_pending", lambda *_, **__: [])
+    monkeypatch.setattr(keeper, "run_clocks", lambda *_, **__: None)
     store: Any = SimpleNamespace(snapshot=lambda: None)
     bus: Any = None
 

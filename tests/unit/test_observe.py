@@ -91,7 +91,7 @@ def test_metrics_and_health_are_served_and_nothing_else(monkeypatch: pytest.Monk
 def test_every_metric_has_help_a_unit_and_a_closed_set_of_labels() -> None:
     allowed = {
         "resource", "operation", "code", "grant", "result", "reason", "stage", "version", "process", "kernel",
-        "outcome", "department",
+        "outcome", "department", "route", "status",
     }  # fmt: skip
     metrics = [value for value in vars(observe).values() if hasattr(value, "_labelnames")]
     assert len(metrics) > 20

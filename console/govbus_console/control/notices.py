@@ -119,6 +119,8 @@ def to_webhook(url: str) -> Send:
         except (urllib.error.URLError, OSError) as error:
             # The URL may hold a token, so it is not repeated.
             code = getattr(error, "code", type(error).__name__)
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # an answer that is an error is an open answer all the same
             raise SinkUnavailableError(f"the webhook has not taken notice {notice['id']}: {code}") from None
 
     return send
