@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
 
 from govbus.codec import Registry
 from govbus.settings import BrokerSettings, ExchangeSettings
+from govbus_processors import intake
 from govbus_processors.batch import Batch
 from govbus_processors.checkpoint import Checkpoints
 from govbus_processors.cursors import Cursor
@@ -169,3 +171,15 @@ def an_intake(
 
 class _SeenEnoughError(Exception):
     """The batch that the test waits for has been offered."""
+
+
+def test_setting_the_wall_clock_back_revives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A term that was over stays over; the clock stands still until time has come that far again."""
+    noon = datetime(2026, 7, 1, 12, tzinfo=UTC)
+    moments = iter([noon, noon + timedelta(hours=1), noon, noon + timedelta(hours=2)])
+    monkeypatch.setattr(intake, "datetime", SimpleNamespace(now=lambda _zone: next(moments)))
+    clock = intake.Clock()
+
+    told = [clock.now() for _ in range(3)]
+
+    assert told == [noon + timedelta(hours=hours) for hours in (1, 1, 2)]

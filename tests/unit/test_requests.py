@@ -263,6 +263,27 @@ def test_a_request_can_be_withdrawn_until_it_is_decided(office: Office) -> None:
         office.desk.withdraw(LI, office.provisioned())
 
 
+@pytest.mark.parametrize("state", ["draft", "submitted", "needs_info"])
+def test_a_requester_may_withdraw_before_and_during_the_review(office: Office, state: str) -> None:
+    made = office.in_review() if state == "needs_info" else office.desk.draft(LI, an_ask()).id
+    if state == "needs_info":
+        office.desk.ask(WANG, made, "Which districts?")
+    if state == "submitted":
+        office.desk.submit(LI, made)
+    before = office.desk.find(LI, made).state
+
+    done = office.desk.withdraw(LI, made, "not needed")
+
+    assert (before, done.state, done.due_at) == (state, "withdrawn", None)
+
+
+def test_a_steward_may_reject_without_waiting_for_the_answer(office: Office) -> None:
+    made = office.in_review()
+    office.desk.ask(WANG, made, "Which districts?")
+
+    assert office.desk.reject(WANG, made, Ground.INFORMATION_MISSING).state == "rejected"
+
+
 def test_a_disabled_account_and_one_that_claims_more_than_it_is_may_nothing(office: Office) -> None:
     made = office.in_review()
     accounts.disable(office.store, WANG.name, who="ops", why="left", now=office.now)
