@@ -190,6 +190,14 @@ def test_every_write_says_who_when_what_and_why(store: ControlStore) -> None:
     assert audit[0].before is None
 
 
+def test_an_audit_row_is_never_changed(store: ControlStore) -> None:
+    with store.writing(who="li", why="first", now=NOON) as writing:
+        write_everything(writing)
+
+    with pytest.raises(TypeError, match="written once"), store.locked() as session:
+        session.get_one(AuditRow, 1).who = "somebody else"
+
+
 def test_what_kafka_must_be_told_is_queued_with_what_was_decided(store: ControlStore) -> None:
     with store.writing(who="li", why="first", now=NOON) as writing:
         write_everything(writing)
