@@ -46,7 +46,7 @@ def versions(count: int, *, amended_every: int) -> list[Policy]:
 
 
 @pytest.mark.parametrize("amended_every", [10_000, 130], ids=["renewed", "renewed and amended"])
-def test_no_transaction_holds_records_under_two_versions_of_one_grant(
+def test_no_transaction_holds_records_under_two_appliedof_one_grant(
     tmp_path: Path, amended_every: int
 ) -> None:
     """The policy changes at every look at it: between slices, between deciding and committing."""
@@ -69,6 +69,25 @@ def test_no_transaction_holds_records_under_two_versions_of_one_grant(
         seen |= under
     assert len(seen) > 10, "the versions hardly changed while records were delivered"
     assert len(bus.table(TOPIC)) == 50
+
+
+def test_a_worker_reports_the_policy_that_it_has_applied_and_no_later_one(tmp_path: Path) -> None:
+    """The revocation barrier counts on it: who reports past a revocation delivers nothing under the grant."""
+    bus = MemoryBus()
+    worker = HandDriven(bus, Policies(*versions(400, amended_every=10_000), running=True), tmp_path)
+    worker.assign(*PLACES)
+    for number in range(30):
+        bus.put(PLACES[number % 3], firm(number, f"{number}", staff=number))
+        worker.turn()
+
+    told = [
+        ({d["version"] for d in decisions(transaction, bus)}, bus.read(transaction[topics.WORKERS][-1].value))
+        for transaction in bus.transactions
+        if transaction.get(topics.DECISIONS)
+    ]
+
+    assert len(told) > 10
+    assert [applied for applied, report in told if applied != {report["grants_offset"]}] == []
 
 
 def test_what_is_read_in_the_same_call_as_an_assignment_is_not_lost(tmp_path: Path) -> None:
