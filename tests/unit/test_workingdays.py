@@ -78,8 +78,8 @@ def test_a_term_is_over_at_the_end_of_its_last_working_day(since: str, days: int
 
 
 def test_the_day_is_the_office_s_not_that_of_utc() -> None:
-    # 23:30 on a Friday in UTC is Saturday in China.
-    assert DAYS.due(datetime(2026, 11, 6, 23, 30, tzinfo=UTC), 1) == datetime(2026, 11, 9, 16, tzinfo=UTC)
+    # 23:30 on a Thursday in UTC is Friday in China, and the next working day there is Monday.
+    assert DAYS.due(datetime(2026, 11, 5, 23, 30, tzinfo=UTC), 1) == datetime(2026, 11, 9, 16, tzinfo=UTC)
     with pytest.raises(ValueError, match="time zone"):
         DAYS.due(datetime(2026, 11, 6, 23, 30), 1)  # noqa: DTZ001
 
