@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from chaos.ground import Ground, ground
 from govbus import topics
 from govbus.codec import unframe
 from govbus.grant import GrantState, PublishedGrant
@@ -105,6 +106,74 @@ def test_a_worker_held_up_for_longer_than_its_transaction_may_last_loses_and_rep
     assert '"code": "fenced"' in worker.output()
     aborted = len(wide.read(topic, isolation="read_uncommitted")) - total
     assert aborted > 0, "nothing was written twice, so no transaction was cut off"
+
+
+@pytest.fixture
+def own_ground() -> Iterator[Ground]:
+    """A broker of its own, which the test may end."""
+    with ground() as mine:
+        yield mine
+
+
+@pytest.fixture
+def alone(own_ground: Ground, tmp_path: Path) -> Iterator[World]:
+    """A resource of four partitions on that broker."""
+    world = World(own_ground.bus, tmp_path, partitions=4)
+    yield world
+    world.close()
+
+
+class Supervised:
+    """Workers that are started again when they end, as a supervisor does."""
+
+    def __init__(self, world: World, *names: str) -> None:
+        self._world = world
+        self._workers = {name: world.worker(name, **_SMALL_BATCHES) for name in names}
+
+    def keep(self) -> None:
+        """Start again whoever has ended."""
+        for name, worker in self._workers.items():
+            if worker.process.poll() is not None:
+                self._workers[name] = self._world.worker(name, **_SMALL_BATCHES)
+
+
+def test_a_broker_that_is_stopped_and_one_that_crashes_in_the_middle_of_batches_cost_time_and_nothing_else(
+    own_ground: Ground, alone: World
+) -> None:
+    """Every transaction that was begun ends as a whole, on all of its partitions."""
+    published, _ = alone.publish(alone.new_grant(fields=rules("code", "staff")))
+    topic = published.delivery_topic
+    workers = Supervised(alone, "a", "b")
+    total = 0
+
+    def write(count: int) -> None:
+        nonlocal total
+        _produce_numbered(alone, total, count)
+        total += count
+
+    def under_way() -> bool:
+        if _open_transactions(alone, topic):
+            return True
+        write(1_000)
+        return False
+
+    def all_there() -> bool:
+        workers.keep()
+        return len(alone.read(topic)) >= total
+
+    for crash in (False, True):
+        write(5_000)
+        eventually(lambda: alone.cluster.end_offsets(topic, committed=True)[0], what="the first deliveries")
+        eventually(under_way, what="a batch under way")
+        own_ground.end_broker(kill=crash)
+        own_ground.start_broker()
+        eventually(all_there, what="all records")
+
+    for name in (topic, topics.DECISIONS, topics.WORKERS, topics.PROGRESS):
+        eventually(lambda name=name: not _open_transactions(alone, name), seconds=20, what=f"{name} closed")
+    _assert_each_once_and_in_order(alone, topic, total)
+    told = [alone.registry.decode(message.value()) for message in alone.read(topics.DECISIONS)]
+    assert sum(decision["delivered"] for decision in told if decision["topic"] == alone.source) == total
 
 
 def _transactions(messages: Iterable[Any]) -> Iterator[list[Any]]:

@@ -130,9 +130,8 @@ def test_another_pom_is_another_directory(tmp_path: Path, monkeypatch: pytest.Mo
     deploy = tmp_path / "package" / "deploy" / "kafka"
     deploy.mkdir(parents=True)
     pom = deploy_directory("kafka") / "pom.xml"
-    deploy.joinpath("pom.xml").write_text(
-        pom.read_text(encoding="utf-8").replace("4.3.1", "4.3.2"), encoding="utf-8"
-    )
+    other = pom.read_text(encoding="utf-8") + "<!-- another version -->\n"
+    deploy.joinpath("pom.xml").write_text(other, encoding="utf-8")
     monkeypatch.setattr(artifacts, "_PACKAGE", tmp_path / "package")
 
     after = artifact("kafka", java=JAVA, cache=tmp_path / "cache")
