@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,6 +118,7 @@ def test_a_version_that_is_not_wider_shows_no_field_row_or_day_more(old: object,
     assert isinstance(old, Grant)
     assert isinstance(new, Grant)
     assert not wider(old, old)
+    assert wider(old, replace(old, expires_at=old.expires_at + timedelta(seconds=1)))
     if not wider(old, new):
         assert set(new.fields) <= set(old.fields)
         assert old.rows in (None, new.rows)

@@ -46,7 +46,7 @@ def versions(count: int, *, amended_every: int) -> list[Policy]:
 
 
 @pytest.mark.parametrize("amended_every", [10_000, 130], ids=["renewed", "renewed and amended"])
-def test_no_transaction_holds_records_under_two_appliedof_one_grant(
+def test_no_transaction_holds_records_under_two_versions_of_one_grant(
     tmp_path: Path, amended_every: int
 ) -> None:
     """The policy changes at every look at it: between slices, between deciding and committing."""
