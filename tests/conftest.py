@@ -27,6 +27,21 @@ _NEEDS_BROKER = {"bus", "soiled_bus"}
 _NEEDS_POSTGRES = {"postgres_url"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--leak-cases",
+        type=int,
+        default=2_000,
+        help="how many cases the leak proof kit runs (tests/leaks); 100000 take the better part of an hour",
+    )
+    parser.addoption(
+        "--leak-seed",
+        type=int,
+        default=0,
+        help="what the leak proof kit draws its cases from; printed with them",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:

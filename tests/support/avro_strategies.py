@@ -30,7 +30,7 @@ LOGICAL = (
     {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2},
     {"type": "string", "logicalType": "not-known-to-anyone"},
 )
-_RANGES = {
+RANGES = {
     "date": (-700_000, 2_900_000),
     "time-millis": (0, 86_399_999),
     "time-micros": (0, 86_399_999_999),
@@ -225,7 +225,7 @@ def scalar_body(draw: st.DrawFn, kind: str, definition: Any) -> bytes:  # noqa: 
         return bytes([draw(st.integers(0, 1))])
     if kind in ("int", "long"):
         bits = 31 if kind == "int" else 63
-        low, high = _RANGES.get(str(logical), (-(2**bits), 2**bits - 1))
+        low, high = RANGES.get(str(logical), (-(2**bits), 2**bits - 1))
         return varint(draw(st.integers(low, high)))
     if kind == "float":
         return struct.pack("<f", draw(st.floats(width=32)))
