@@ -58,6 +58,7 @@ def look(home: Home) -> dict[str, Any]:
             backfills = backfills_of(known, stands, _cursors(bus))
             for grant in found["grants"]:
                 grant["backfill"] = backfills.get(grant["grant"])
+            _add_holds(found["grants"], found["workers"], known)
     return found
 
 
@@ -192,9 +193,24 @@ def _grants(known: Snapshot) -> list[dict[str, Any]]:
             "shared": stored.published.shared,
             "expires_at": stored.grant.expires_at.isoformat(),
             "backfill": None,
+            "held": "",
         }
         for name, stored in sorted(known.grants.items())
     ]
+
+
+def _add_holds(
+    grants: Iterable[dict[str, Any]], workers: Iterable[Mapping[str, Any]], known: Snapshot
+) -> None:
+    """Say of each grant why a worker holds it back although the policy permits it."""
+    held: dict[str, set[str]] = {}
+    for worker in workers:
+        for one in () if worker["stopping"] else worker["held"]:
+            held.setdefault(one["grant"], set()).add(one["reason"])
+    for grant in grants:
+        published = known.grants[grant["grant"]].published
+        label = published.view if published.shared else grant["grant"]
+        grant["held"] = ", ".join(sorted(held.get(label, ())))
 
 
 def _workers(bus: Bus) -> list[dict[str, Any]]:
@@ -216,6 +232,8 @@ def _workers(bus: Bus) -> list[dict[str, Any]]:
                 "partitions": report["partitions"],
                 "lease_seconds": report["lease_seconds"],
                 "stopping": report["stopping"],
+                # Reports from before there were holds have none.
+                "held": report.get("held", []),
                 "reported_seconds_ago": round((now - seen).total_seconds(), 1),
             }
         )
@@ -238,7 +256,7 @@ def text_of(found: Mapping[str, Any]) -> str:
         _table(
             "grants",
             [grant | {"backfill": _brought(grant["backfill"])} for grant in found["grants"]],
-            ("grant", "version", "state", "backfill", "subscriber", "resource", "topic"),
+            ("grant", "version", "state", "backfill", "held", "subscriber", "resource", "topic"),
         ),
         _table(
             "exchange workers",

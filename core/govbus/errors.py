@@ -10,7 +10,8 @@ BusError
 │   ├── BrokerUnavailableError
 │   ├── RegistryUnavailableError
 │   ├── SourceUnavailableError
-│   └── SinkUnavailableError
+│   ├── SinkUnavailableError
+│   └── GuardViolationError
 ├── RefusedError                 tell the person who asked; nothing has changed
 │   ├── NotFoundError
 │   ├── NotAllowedError
@@ -115,6 +116,13 @@ class SinkUnavailableError(RetriableError):
 
     code = "sink-unavailable"
     fix = "Free the disk or the lock, or start the database; nothing is lost meanwhile."
+
+
+class GuardViolationError(RetriableError):
+    """A batch holds what its grant does not allow. Worked out again it is without that grant."""
+
+    code = "guard-violation"
+    fix = "Look at the worker's log for the grant and the rule; publish the grant anew once it is mended."
 
 
 class RefusedError(BusError):

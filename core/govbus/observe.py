@@ -101,6 +101,11 @@ landed_dead_letters = Counter(
 )
 purged_rows = Counter("govbus_purged_rows", "Landed rows removed or blanked when a grant ended.", ["grant"])
 sink_retries = Counter("govbus_sink_retries", "Batches kept back because the store could not take them.")
+guard_violations = Counter(
+    "govbus_guard_violations",
+    "Batches with a delivery that its grant does not allow, caught before they were committed. Must stay 0.",
+    ["grant"],
+)
 latency_seconds = RecordHistogram(
     "govbus_latency_seconds", "From commit at the source to commit in the subscriber's store.",
     ["grant"], buckets=_LATENCY_SECONDS,

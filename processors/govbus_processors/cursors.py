@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from govbus.policy import Effect
 from govbus_processors.batch import Place, Slice
+from govbus_processors.holds import Holder, nothing
 
 if TYPE_CHECKING:
     from govbus_processors.routes import Policy, Route
@@ -112,7 +113,14 @@ class Cursors:
         return next((p[0] for p, fed in self._fed.items() if p[1] == key[1] and key[0] in fed), None)
 
     def live_slice(
-        self, place: Place, messages: list[Any], *, policy: Policy, now: datetime, fresh: bool
+        self,
+        place: Place,
+        messages: list[Any],
+        *,
+        policy: Policy,
+        now: datetime,
+        fresh: bool,
+        held: Holder = nothing,
     ) -> Slice:
         """Pick the routes that take part in a live batch; stages what the policy changes about the others."""
         topic, partition = place
@@ -126,13 +134,15 @@ class Cursors:
             gone.discard(route.topic)
             cursor = self._cursors.get(key)
             decision = route.decide(now=now, fresh=fresh)
-            if decision.effect is Effect.PERMIT:
+            permitted = decision.effect is Effect.PERMIT
+            reason = held(route, partition) if permitted else decision.reason
+            if reason is None:
                 if cursor is None and position is None:
                     self._stage(place, route, cursor := Cursor(route.first.view, live=True, offset=start))
                 if cursor is not None and cursor.live and cursor.view == route.first.view:
                     taking_part.append(route)
             else:
-                refused.append((route, decision.reason.value))
+                refused.append((route, reason.value))
                 self._stand_still(place, route, cursor, start, now)
         for name in gone:
             # A grant that this worker cannot read has no route here, and may have one again later:
@@ -177,7 +187,7 @@ class Cursors:
         return cursor.offset
 
     def behind(
-        self, policy: Policy, *, now: datetime, fresh: bool
+        self, policy: Policy, *, now: datetime, fresh: bool, held: Holder = nothing
     ) -> list[tuple[Place, int, tuple[Route, ...]]]:
         """Say which routes have to be caught up on: source partition, cursor, routes at that cursor.
 
@@ -192,7 +202,8 @@ class Cursors:
                 cursor = self._cursors.get((route.topic, place[1]))
                 if cursor is not None and cursor.live and cursor.view == route.first.view:
                     continue
-                if route.decide(now=now, fresh=fresh).effect is Effect.PERMIT:
+                permitted = route.decide(now=now, fresh=fresh).effect is Effect.PERMIT
+                if permitted and held(route, place[1]) is None:
                     at.setdefault(self._next(route, cursor, now), []).append(route)
             if at:
                 lowest = min(at)

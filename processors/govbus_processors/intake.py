@@ -9,7 +9,7 @@ One turn of its loop:
    be of the new assignment, which has then moved past them;
 2. hold back partitions whose key sets are not loaded, and everything while the policy
    is not fresh;
-3. form slices, let the agent work them out under one policy;
+3. form slices, let the agent work them out under one policy, and have the guard look at the result;
 4. commit: deliveries, dead letters, decisions, cursors, the report of the policy
    offset that was applied, and the source offsets, in one transaction, if the lease
    still holds at that moment;
@@ -56,6 +56,8 @@ from govbus_processors.batch import Batch, Outcome, Output, Place, Slice, decisi
 from govbus_processors.checkpoint import Checkpoints
 from govbus_processors.cursors import Cursor, Cursors
 from govbus_processors.faults import broker_error, of_exception
+from govbus_processors.guard import Guard
+from govbus_processors.holds import Hold
 from govbus_processors.keyset import KeySet
 from govbus_processors.membership import Membership
 from govbus_processors.pace import Pace
@@ -158,6 +160,7 @@ class Intake:
         self._submit = submit
         self._clock = Clock()
         self._cursors = Cursors(forgets_after=timedelta(seconds=settings.sweep_after_seconds))
+        self._guard = Guard(registry.schema)
         self._sweeps: dict[Place, Sweep] = {}
         """By delivery topic and partition: routes that have arrived and hold what may be gone."""
 
@@ -320,7 +323,7 @@ class Intake:
             or seen.revision != self._cursors.revision
             or moment >= seen.until
         ):
-            found = self._cursors.behind(policy, now=now, fresh=True)
+            found = self._cursors.behind(policy, now=now, fresh=True, held=self._hold)
             seen = self._behind_seen = _Behind(policy, self._cursors.revision, moment + _LOOK_AGAIN, found)
         return seen.routes
 
@@ -491,7 +494,11 @@ class Intake:
             if place[0] not in policy.resources or self._load_what_lacks(place, policy, now):
                 self._set_back([place], hold=_AGAIN_AFTER)
             else:
-                slices.append(self._cursors.live_slice(place, records, policy=policy, now=now, fresh=True))
+                slices.append(
+                    self._cursors.live_slice(
+                        place, records, policy=policy, now=now, fresh=True, held=self._hold
+                    )
+                )
         if slices:
             self._exchange(Batch(policy=policy, now=now, slices=slices), live=True)
 
@@ -502,6 +509,7 @@ class Intake:
         try:
             group = self._consumer.consumer_group_metadata()
             outcome = self._await_agent(batch)
+            self._guard.check(batch, outcome)
             if settle is not None:
                 settle(outcome)
             moved = dict(outcome.next_offsets) if live else {}
@@ -627,6 +635,25 @@ class Intake:
             observe.delivered_records.labels(grant).inc(decision["delivered"] + decision["left_view"])
         for topic, _key, record in outcome.dead_letters:
             observe.dead_letters.labels(topic.removeprefix("govbus.dead-letter."), record["code"]).inc()
+
+    # ---- holding routes back ----
+
+    def _hold(self, route: Route, _partition: int) -> Hold | None:
+        """What holds a route back that the policy permits."""
+        return Hold.GUARD_VIOLATION if self._guard.suspends(route) else None
+
+    def _held_routes(self) -> list[dict[str, str]]:
+        """What operators are told of routes that stand still here."""
+        if not self._guard.suspended:
+            return []
+        routes = self._directory.policy.routes
+        held = {
+            (route.label, hold.value)
+            for topic, partition in self._cursors.places
+            for route in routes.get(topic, ())
+            if (hold := self._hold(route, partition)) is not None
+        }
+        return [{"grant": grant, "reason": reason} for grant, reason in sorted(held)]
 
     # ---- holding partitions back ----
 
@@ -775,12 +802,14 @@ class Intake:
         target = self._cursors.position(place)
         if target is None or self._load_what_lacks(place, policy, now):
             return
-        # A route may have been amended since the list was made: only what still stands is brought on.
+        # A route may have been amended, or be held back, since the list was made: only what still stands
+        # is brought on.
         routes = tuple(
             route
             for route in routes
             if policy.deliveries.get(route.topic) == route
             and route.decide(now=now, fresh=True).effect is Effect.PERMIT
+            and self._hold(route, place[1]) is None
         )
         if not routes:
             return
@@ -888,6 +917,7 @@ class Intake:
                 keys.leave(tombstone.key or b"")
         self._cursors.sweeping(place, route, now, done=sweep.done)
         try:
+            self._guard.check_swept(route, outcome)
             self._commit(policy, outcome, {}, [place], self._consumer.consumer_group_metadata())
         except RetriableError as error:
             self._take_back(error)
@@ -928,6 +958,7 @@ class Intake:
             "partitions": len(self._cursors.places),
             "reported_at": self._clock.now(),
             "stopping": stopping,
+            "held": self._held_routes(),
         }
         value = encode(self._schemas["worker"], report)
         self._guarantee.put(topics.WORKERS, [Output(self._worker.encode(), value, 0)])

@@ -49,6 +49,7 @@ class PretendedWorker:
         self._producer.begin_transaction()
         record = {
             "worker": self.name,
+            "held": [],
             "transactional_id": f"govbus.exchange.{self.name}",
             "grants_offset": self.grants_offset,
             "lease_seconds": self._lease,

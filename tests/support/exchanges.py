@@ -61,13 +61,15 @@ def eventually(true: Callable[[], Any], *, seconds: float = 90.0, what: str = ""
 class WorkerProcess:
     """One exchange worker, as a process that the test may kill or freeze."""
 
-    def __init__(self, world: World, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, world: World, name: str, environment: Mapping[str, str], script: str = _WORKER
+    ) -> None:
         self.name = name
         self.log = world.folder / f"{name}-{uuid.uuid4().hex[:6]}.log"
         settings = world.bus.broker_settings("exchange")
         self._file = self.log.open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _WORKER, name],
+            [sys.executable, "-c", script, name],
             env={
                 **os.environ,
                 "GOVBUS_BROKER_BOOTSTRAP": settings.bootstrap,
@@ -228,9 +230,9 @@ class World:
         grant = replace(published.grant, version=published.grant.version + 1, **changes)
         return self.publish(grant)
 
-    def worker(self, name: str = "w", **environment: str) -> WorkerProcess:
-        """Start an exchange worker."""
-        worker = WorkerProcess(self, f"{self.tag}-{name}", environment)
+    def worker(self, name: str = "w", *, first: str = "", **environment: str) -> WorkerProcess:
+        """Start an exchange worker; ``first`` is Python that its process runs before."""
+        worker = WorkerProcess(self, f"{self.tag}-{name}", environment, first + _WORKER)
         self.workers.append(worker)
         return worker
 

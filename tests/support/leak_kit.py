@@ -29,12 +29,9 @@ import io
 import json
 import logging
 import random
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client import generate_latest
@@ -42,22 +39,20 @@ from prometheus_client import generate_latest
 from govbus import observe, topics
 from govbus.avro import Definitions
 from govbus.catalogue import Resource, ResourceKind, ShareType
-from govbus.codec import Schema, bus_schema, decode_body, frame, parse_schema, unframe
+from govbus.codec import Schema, decode_body, frame, parse_schema, unframe
 from govbus.contract import DataContract
-from govbus.errors import UnknownSchemaError
+from govbus.errors import GuardViolationError, UnknownSchemaError
 from govbus.grant import FieldRule, Grant, GrantState, PublishedGrant
 from govbus.policy import check_grant, view_id
-from govbus.settings import BrokerSettings, ExchangeSettings
 from govbus.transform import parse_transform
 from govbus.view import key_schema, view_schema
-from govbus_processors.batch import Batch, Output
-from govbus_processors.checkpoint import Checkpoints
+from govbus_processors.batch import Batch, Outcome, Output
 from govbus_processors.exchange import Exchange, SchemaBook
-from govbus_processors.intake import Intake
-from govbus_processors.keyset import KeySet
+from govbus_processors.guard import Guard
 from govbus_processors.membership import Membership
 from govbus_processors.routes import Policy, build_policy
 from support.canaries import Planted, hidden_by, plant, twin
+from support.intake_bench import BUS_SCHEMAS, IntakeBench
 from support.policies import NOON
 from support.views import contract_of
 
@@ -65,15 +60,8 @@ VALUE_ID, KEY_ID, UNKNOWN_ID = 100, 101, 999
 SECRET = b"the pseudonym secret of the leak proof kit"
 SOURCE = topics.captured("stats", "rows")
 DEAD_LETTERS = topics.dead_letter("stats", "rows")
-_BUS = {
-    name: parse_schema(number, bus_schema(name))
-    for number, name in enumerate(("decision", "worker", "progress", "dead-letter"), start=1)
-}
-
 _METRICS_EVERY = 25
 """Cases; the text of the metrics takes as long to make as half a case."""
-
-_BROKER, _SETTINGS = BrokerSettings(), ExchangeSettings()
 
 Row = dict[str, Planted]
 
@@ -101,6 +89,9 @@ class Tally:
     """Canaries that a grant shows and that were found where they belong: the search works."""
 
     twins: int = 0
+    guarded: int = 0
+    """Batches that the guard would not have let pass: a leak, or a mistake of the guard."""
+
     leaks: list[Leak] = field(default_factory=list)
     unsearched: list[Row] = field(default_factory=list)
     """Rows that the metrics have not been searched for yet."""
@@ -152,30 +143,17 @@ class Message:
         return (1, 1_000)
 
 
-class Outlet:
-    """A guarantee that keeps what leaves."""
+class Watched(Guard):
+    """A guard that counts what it catches and lets it pass: the kit has to see what the exchange does."""
 
-    transactional_id = "leak-kit"
+    caught = 0
 
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, Output]] = []
-        self._open: list[tuple[str, Output]] = []
-
-    def open(self) -> None:
-        """Nothing to connect to."""
-
-    def begin(self) -> None:
-        self._open = []
-
-    def put(self, topic: str, records: Any) -> None:
-        self._open += [(topic, Output(*record)) for record in records]
-
-    def commit(self, _offsets: Any, _group: Any) -> None:
-        self.sent += self._open
-
-    def abort(self) -> None:
-        """What was put and not committed stays away; the kit looks at it all the same."""
-        self.sent += self._open
+    def check(self, batch: Batch, outcome: Outcome) -> None:
+        try:
+            super().check(batch, outcome)
+        except GuardViolationError:
+            self.caught += 1
+            self._suspended.clear()
 
 
 class Schemas:
@@ -190,7 +168,7 @@ class Schemas:
         return self._schemas[schema_id]
 
     def latest(self, _subject: str) -> Schema:
-        return _BUS["dead-letter"]
+        return BUS_SCHEMAS["dead-letter"]
 
 
 # ---- making cases ----
@@ -295,6 +273,13 @@ def _policy(case: Case) -> Policy:
     return build_policy(1, {resource.ref: resource}, published, schemas, {})
 
 
+def _registry(case: Case, policy: Policy) -> Schemas:
+    known = {VALUE_ID: case.contract.schema, KEY_ID: case.contract.key_schema}
+    for route in policy.routes[SOURCE]:
+        known |= {route.first.value_schema_id: route.view_raw, route.first.key_schema_id: route.key_raw}
+    return Schemas(*(parse_schema(number, raw) for number, raw in known.items()))
+
+
 def _messages(case: Case, rows: tuple[Row, ...]) -> tuple[list[Message], int]:
     """The case's records, and how many of them, from the start, are as they should be."""
     rng = random.Random(case.seed)
@@ -343,6 +328,9 @@ class Left:
     first: list[tuple[str, Output]]
     """What the well-formed records alone led to."""
 
+    caught: int
+    """Batches in which the exchange's own guard found something."""
+
 
 def send(
     case: Case,
@@ -354,56 +342,22 @@ def send(
 ) -> Left:
     """Run a case's records through a worker without a broker; the broken ones if wanted."""
     policy = _policy(case)
-    registry = Schemas(
-        parse_schema(VALUE_ID, case.contract.schema), parse_schema(KEY_ID, case.contract.key_schema)
-    )
-    membership = Membership()
-    book = SchemaBook(registry, wait_seconds=0.0)
-    worker = exchange(worker="w", schemas=book, membership=membership, pseudonym_secret=SECRET)
-
-    def submit(batch: Batch) -> None:
-        outcome = worker.process(batch)
-        while outcome.waiting and book.fetch():
-            worker.rollback()
-            outcome = worker.process(batch)
-        batch.outcome.set_result(outcome)
-
-    outlet = Outlet()
-    intake = Intake(
-        worker="w",
-        broker=_BROKER,
-        registry=registry,
-        settings=_SETTINGS,
-        directory=SimpleNamespace(policy=policy, fresh=_always, lease_seconds=5.0),
-        membership=membership,
-        checkpoints=Checkpoints(Path(tempfile.gettempdir())),
-        submit=submit,
-    )
-    intake._guarantee = outlet
-    intake._consumer = SimpleNamespace(
-        consumer_group_metadata=lambda: None, pause=lambda _p: None, seek=lambda _p: None
-    )
-    intake._schemas = dict(_BUS)
-    intake._known_since = 0.0
-    intake._clock = SimpleNamespace(now=lambda: NOON)
-    intake._cursors.assign((SOURCE, 0), None, {})
-    for route in policy.routes[SOURCE]:
-        membership.install((route.topic, 0), KeySet())
+    registry = _registry(case, policy)
+    bench = IntakeBench(policy, registry, exchange=exchange, secret=SECRET)
+    bench.intake._guard = guard = Watched(registry.schema)
     messages, good = _messages(case, rows)
-    intake._live(messages[:good])
-    first = outlet.sent.copy()
+    bench.live(messages[:good])
+    first = bench.outlet.sent.copy()
     reached = good
     while broken and reached < len(messages):
-        intake._live(messages[reached:])
-        reached = intake._cursors.position((SOURCE, 0)) or 0
-    return _sorted(outlet.sent, first, log)
+        bench.live(messages[reached:])
+        reached = bench.intake._cursors.position((SOURCE, 0)) or 0
+    return _sorted(bench.outlet.sent + bench.outlet.aborted, first, log, guard.caught)
 
 
-def _always(*, since: float) -> bool:  # noqa: ARG001 - the directory's own signature
-    return True
-
-
-def _sorted(sent: list[tuple[str, Output]], first: list[tuple[str, Output]], log: io.StringIO) -> Left:
+def _sorted(
+    sent: list[tuple[str, Output]], first: list[tuple[str, Output]], log: io.StringIO, caught: int
+) -> Left:
     deliveries: dict[str, list[Output]] = {}
     silent: dict[str, bytes] = {}
     for topic, output in sent:
@@ -411,22 +365,20 @@ def _sorted(sent: list[tuple[str, Output]], first: list[tuple[str, Output]], log
             deliveries.setdefault(topic, []).append(output)
             continue
         if topic == DEAD_LETTERS:
-            letter = decode_body(_BUS["dead-letter"], unframe(output.value)[1])
+            letter = decode_body(BUS_SCHEMAS["dead-letter"], unframe(output.value)[1])
             letter["key"] = letter["value"] = None
             held = json.dumps(letter, default=str).encode()
         else:
             held = (output.key or b"") + b"\0" + (output.value or b"")
         silent[topic] = silent.get(topic, b"") + held
     silent["log"] = log.getvalue().encode()
-    return Left(deliveries, silent, first)
+    return Left(deliveries, silent, first, caught)
 
 
 def errors_of(case: Case, rows: tuple[Row, ...]) -> bytes:
     """The full texts, causes and contexts included, of every error that the case's records provoke."""
     policy = _policy(case)
-    registry = Schemas(
-        parse_schema(VALUE_ID, case.contract.schema), parse_schema(KEY_ID, case.contract.key_schema)
-    )
+    registry = _registry(case, policy)
     book = SchemaBook(registry, wait_seconds=0.0)
     exchange = Exchange(worker="w", schemas=book, membership=Membership(), pseudonym_secret=SECRET)
     resource = policy.resources[SOURCE]
@@ -491,6 +443,7 @@ def check(case: Case, tally: Tally, *, exchange: Callable[..., Exchange] = Excha
         left = send(case, case.rows, log=log, exchange=exchange)
     left.silent["errors"] = errors_of(case, case.rows)
     tally.unsearched += case.rows
+    tally.guarded += left.caught
     tally.cases += 1
     if tally.cases % _METRICS_EVERY == 1:
         look_at_metrics(tally)

@@ -199,6 +199,8 @@ def test_three_hundred_subscribers_of_one_view_cost_one_copy_and_the_work_of_one
         bus = MemoryBus()
         worker = HandDriven(bus, Policies(a_policy(*shared)), tmp_path).assign(ONE)
         worker.turn(2)
+        bus.put(ONE, firm(0, "first"))  # with it, the guard looks at every grant of the route, once
+        worker.turn()
         for number in range(50):
             bus.put(ONE, firm(0, f"k{number}"))
         rest(worker)
@@ -209,7 +211,7 @@ def test_three_hundred_subscribers_of_one_view_cost_one_copy_and_the_work_of_one
 
     copies, work = cost(300)
 
-    assert copies == 50
+    assert copies == 51
     assert work < 1.05 * cost(1)[1]
 
 

@@ -1,0 +1,116 @@
+"""An intake without a broker: its own steps, with doubles where Kafka and the directory would be."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from govbus.codec import bus_schema, parse_schema
+from govbus.settings import BrokerSettings, ExchangeSettings
+from govbus_processors.batch import Batch, Output
+from govbus_processors.checkpoint import Checkpoints
+from govbus_processors.exchange import Exchange, SchemaBook
+from govbus_processors.intake import Intake
+from govbus_processors.keyset import KeySet
+from govbus_processors.membership import Membership
+from govbus_processors.routes import Policy
+from support.policies import NOON
+
+BUS_SCHEMAS = {
+    name: parse_schema(number, bus_schema(name))
+    for number, name in enumerate(("decision", "worker", "progress", "dead-letter"), start=1)
+}
+"""As the registry would have them."""
+
+_BROKER, _SETTINGS = BrokerSettings(), ExchangeSettings()
+
+
+class Outlet:
+    """A guarantee that keeps what leaves."""
+
+    transactional_id = "bench"
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Output]] = []
+        self.aborted: list[tuple[str, Output]] = []
+        self._open: list[tuple[str, Output]] = []
+
+    def open(self) -> None:
+        """Nothing to connect to."""
+
+    def begin(self) -> None:
+        self._open = []
+
+    def put(self, topic: str, records: Any) -> None:
+        self._open += [(topic, Output(*record)) for record in records]
+
+    def commit(self, _offsets: Any, _group: Any) -> None:
+        self.sent += self._open
+        self._open = []
+
+    def abort(self) -> None:
+        self.aborted += self._open
+        self._open = []
+
+
+class IntakeBench:
+    """An intake with an exchange, driven batch by batch."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        registry: Any,
+        *,
+        exchange: Callable[..., Exchange] = Exchange,
+        secret: bytes | None = b"s" * 32,
+    ) -> None:
+        membership = Membership()
+        book = SchemaBook(registry, wait_seconds=0.0)
+        worker = exchange(worker="w", schemas=book, membership=membership, pseudonym_secret=secret)
+
+        def submit(batch: Batch) -> None:
+            outcome = worker.process(batch)
+            while outcome.waiting and book.fetch():
+                worker.rollback()
+                outcome = worker.process(batch)
+            batch.outcome.set_result(outcome)
+
+        self.outlet = Outlet()
+        self.now = NOON
+        self.directory = SimpleNamespace(policy=policy, fresh=_always, lease_seconds=5.0)
+        self.intake = Intake(
+            worker="w",
+            broker=_BROKER,
+            registry=registry,
+            settings=_SETTINGS,
+            directory=self.directory,
+            membership=membership,
+            checkpoints=Checkpoints(Path(tempfile.gettempdir())),
+            submit=submit,
+        )
+        self.intake._guarantee = self.outlet
+        self.intake._consumer = SimpleNamespace(
+            consumer_group_metadata=lambda: None, pause=lambda _p: None, seek=lambda _p: None
+        )
+        self.intake._schemas = dict(BUS_SCHEMAS)
+        self.intake._known_since = 0.0
+        self.intake._clock = SimpleNamespace(now=lambda: self.now)
+        for source, routes in policy.routes.items():
+            self.intake._cursors.assign((source, 0), None, {})
+            for route in routes:
+                membership.install((route.topic, 0), KeySet())
+
+    def live(self, messages: list[Any]) -> None:
+        """Exchange what the consumer would have read."""
+        self.intake._live(messages)
+
+    def sent(self, topic: str) -> list[Output]:
+        """What was committed on a topic."""
+        return [output for where, output in self.outlet.sent if where == topic]
+
+
+def _always(*, since: float) -> bool:  # noqa: ARG001 - the directory's own signature
+    return True
