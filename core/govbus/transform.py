@@ -39,9 +39,9 @@ their own clock. Bands count from zero downwards and upwards: width 10 puts -1
 into the band of -10. A band that begins below the least value of the type is
 given as that least value.
 
-A pseudonym is an HMAC-SHA-256 under a key derived (HKDF, RFC 5869) per
-subscriber, purpose and epoch, so joins work inside an agreement and fail across
-agreements. It covers the kind of the value: 1 and "1" have different
+A pseudonym is an HMAC-SHA-256, or an HMAC-SM3 where the grant says so, under a
+key derived (HKDF, RFC 5869) per subscriber, purpose and epoch, so joins work
+inside an agreement and fail across agreements. It covers the kind of the value: 1 and "1" have different
 pseudonyms, an int 1 and a long 1 the same. Booleans and enums are refused,
 because counting would tell their few values apart, and floating point because
 numbers that print alike need not be alike.
@@ -57,7 +57,7 @@ from typing import Any, NoReturn
 
 from govbus.errors import TransformRefusedError
 from govbus.generalisation import band_of, date_of, hour_of, month_of, year_of
-from govbus.pseudonym import derive_key, encoder_of, hashed
+from govbus.pseudonym import HASHES, derive_key, encoder_of, hashed
 from govbus.redaction import constant_of
 from govbus.valuekind import branches_of, misfit, unfit, value_branches, value_kind
 
@@ -196,12 +196,20 @@ class Pseudonym:
     epoch: int = 1
     """Raising it gives every value a new pseudonym and cuts the link to the old ones."""
 
+    hash: str = HASHES[0]
+    """What the HMAC is made with. Another hash gives other pseudonyms, as another epoch does."""
+
     def __post_init__(self) -> None:
         _whole("pseudonym", '"epoch"', self.epoch, least=1, largest=2**31 - 1)
+        if self.hash not in HASHES:
+            _refuse("pseudonym", f'"hash" must be one of {", ".join(HASHES)}')
 
     def spec(self) -> str | dict[str, Any]:
         """Return what :func:`parse_transform` reads this back from."""
-        return "pseudonym" if self.epoch == 1 else {"pseudonym": {"epoch": self.epoch}}
+        options: dict[str, Any] = {} if self.epoch == 1 else {"epoch": self.epoch}
+        if self.hash != HASHES[0]:
+            options["hash"] = self.hash
+        return {"pseudonym": options} if options else "pseudonym"
 
 
 Transform = Keep | Null | Redact | Partial | Truncate | Generalise | Pseudonym
@@ -213,7 +221,7 @@ Transform = Keep | Null | Redact | Partial | Truncate | Generalise | Pseudonym
 _ALLOWED = (
     'allowed are "keep", "null", "pseudonym", {"redact": constant}, {"partial": {"head": 1, "tail": 0}}, '
     '{"truncate": 10}, {"generalise": "year" | "month" | "date" | "hour" | {"band": 10} | {"prefix": 4}} '
-    'and {"pseudonym": {"epoch": 2}}'
+    'and {"pseudonym": {"epoch": 2, "hash": "sm3"}}'
 )
 
 
@@ -244,7 +252,7 @@ def parse_transform(spec: object) -> Transform:
         case "generalise":
             return _generalise(options)
         case "pseudonym":
-            return Pseudonym(**_options("pseudonym", options, {"epoch"}))
+            return Pseudonym(**_options("pseudonym", options, {"epoch", "hash"}))
     _refuse("the transform", f"is not known with parameters; {_ALLOWED}")
 
 
@@ -329,7 +337,7 @@ def _plan(transform: Transform, avro_type: Any, key: bytes) -> _Plan:
         _refuse(_name(transform), "does not fit a field that is always null")
     if isinstance(transform, Pseudonym):
         encoders = [encoder_of(branch) for branch in values]
-        result, function = "string", hashed(encoders, key)
+        result, function = "string", hashed(encoders, key, transform.hash)
     elif len(values) > 1:
         _refuse(_name(transform), "does not fit a union of several types; use keep, null or pseudonym")
     elif isinstance(transform, Redact):

@@ -21,6 +21,8 @@ can only keep or pseudonymise it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any, Protocol
@@ -148,7 +150,9 @@ def key_schema(grant: Grant, contract: DataContract) -> dict[str, Any] | None:
     the same from one version to the next, or a compacted topic would hold the
     row twice. Its name is never that of the source's own key: the pseudonym of a
     text is a text, and the registry gives equal schemas one id, so that nothing
-    in a record would tell a pseudonymised key from a key that was kept.
+    in a record would tell a pseudonymised key from a key that was kept. For the
+    same reason pseudonyms of another epoch, hash or purpose have another name:
+    they are other keys, and whoever lands them has to begin anew.
 
     Raises:
         ViewError: the grant does not name a key field, or does something else with it than keep or
@@ -161,7 +165,9 @@ def key_schema(grant: Grant, contract: DataContract) -> dict[str, Any] | None:
     fields = [
         {**field, "type": result_type(transforms[field["name"]], field["type"])} for field in schema["fields"]
     ]
-    return {**schema, "name": f"{contract.schema['name']}ViewKey", "fields": fields}
+    kind = json.dumps([grant.purpose, [transforms[field["name"]].spec() for field in schema["fields"]]])
+    mark = hashlib.sha256(kind.encode()).hexdigest()[:8]
+    return {**schema, "name": f"{contract.schema['name']}ViewKey_{mark}", "fields": fields}
 
 
 def _key_transforms(grant: Grant, key: tuple[str, ...]) -> dict[str, Transform]:

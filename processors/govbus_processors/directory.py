@@ -30,6 +30,7 @@ from govbus import observe, topics
 from govbus.errors import BusError, FatalError, RetriableError
 from govbus.event import RecordAddress
 from govbus.grant import grant_from_record, resource_from_record
+from govbus.pseudonym import has_hash
 from govbus.transform import Pseudonym
 from govbus_processors.faults import broker_error
 from govbus_processors.routes import Policy, build_policy
@@ -54,6 +55,12 @@ class NoPseudonymSecretError(BusError):
     """The grant asks for pseudonyms and GOVBUS_EXCHANGE_PSEUDONYM_SECRET_FILE is not set."""
 
     code = "no-pseudonym-secret"
+
+
+class NoHashError(BusError):
+    """The grant asks for pseudonyms with a hash that this worker's OpenSSL does not have."""
+
+    code = "no-such-hash"
 
 
 class Directory:
@@ -233,10 +240,11 @@ class Directory:
         if held is not None and published.grant.version < held.grant.version:
             _log.error("an older grant version came after a newer one", extra={"address": str(at)})
             return
-        if not self._pseudonyms and any(
-            isinstance(rule.transform, Pseudonym) for rule in published.grant.fields
-        ):
+        pseudonyms = [r.transform for r in published.grant.fields if isinstance(r.transform, Pseudonym)]
+        if pseudonyms and not self._pseudonyms:
             raise NoPseudonymSecretError("this worker has no pseudonym secret")
+        if not all(has_hash(pseudonym.hash) for pseudonym in pseudonyms):
+            raise NoHashError("this worker's OpenSSL lacks the hash of a pseudonym")
         self._load(published.value_schema_id)
         self._load(published.key_schema_id)
         self._grants[grant_id] = published

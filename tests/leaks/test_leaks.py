@@ -20,6 +20,7 @@ SPECS: tuple[Any, ...] = (
     "keep",
     "null",
     "pseudonym",
+    {"pseudonym": {"epoch": 2, "hash": "sm3"}},
     {"redact": "-"},
     {"redact": 7},
     {"redact": True},

@@ -192,7 +192,7 @@ def twin(spec: Any, planted: Planted, definitions: Definitions, node: Any, rng: 
     """Another body of the field that looks the same through the transform; None stays None."""
     if spec in (None, "null") or (isinstance(spec, dict) and "redact" in spec):
         return plant(definitions, node, rng).body
-    if spec in ("keep", "pseudonym"):
+    if spec in ("keep", "pseudonym") or (isinstance(spec, dict) and "pseudonym" in spec):
         return planted.body
     avro_type = definitions.spell(node, home="alone")
     value = read(avro_type, planted.body)

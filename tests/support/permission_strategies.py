@@ -42,6 +42,7 @@ def transforms() -> st.SearchStrategy[Transform]:
         st.just(Null()),
         st.just(Pseudonym()),
         st.integers(1, 2**31 - 1).map(lambda epoch: Pseudonym(epoch=epoch)),
+        st.just(Pseudonym(hash="sm3")),
         st.builds(Partial, head=st.integers(0, 4), tail=st.integers(0, 4), mask=st.sampled_from("*#某")),
         st.integers(1, 8).map(lambda length: Truncate(length=length)),
         st.sampled_from(_TIMES).map(lambda to: Generalise(to=to)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import math
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -55,6 +56,8 @@ def applied(spec: object, avro_type: Any, value: object) -> object:
         ("pseudonym", Pseudonym()),
         ({"pseudonym": {"epoch": 3}}, Pseudonym(epoch=3)),
         ({"pseudonym": {}}, Pseudonym()),
+        ({"pseudonym": {"hash": "sm3"}}, Pseudonym(hash="sm3")),
+        ({"pseudonym": {"hash": "sha256", "epoch": 2}}, Pseudonym(epoch=2)),
         ({"partial": {"head": 1, "tail": 0}}, Partial(head=1)),
         ({"partial": {"tail": 4, "mask": "#"}}, Partial(tail=4, mask="#")),
         ({"truncate": 10}, Truncate(length=10)),
@@ -87,6 +90,9 @@ def test_a_transform_is_read_from_a_word_or_from_one_key_with_parameters(
         {"keep": {}},
         {"mask": 1},
         {"partial": {"head": 1}, "truncate": 3},
+        {"pseudonym": {"hash": "md5"}},
+        {"pseudonym": {"hash": None}},
+        {"pseudonym": {"hash": ["sm3"]}},
         {"partial": 3},
         {"partial": {"head": -1}},
         {"partial": {"head": True}},
@@ -507,3 +513,41 @@ def test_decimals_of_any_length_keep_different_pseudonyms() -> None:
     wide = MONEY | {"precision": 40, "scale": 0}
 
     assert applied("pseudonym", wide, Decimal(10**39 + 1)) != applied("pseudonym", wide, Decimal(10**39 + 2))
+
+
+def test_a_pseudonym_with_sm3_is_the_hmac_over_the_hash_of_gb_t_32905() -> None:
+    """The hash is held against the standard's own example, the HMAC against RFC 2104 written out."""
+    assert hashlib.new("sm3", b"abc").hexdigest() == (
+        "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0"
+    )
+    outer, inner = (bytes(byte ^ pad for byte in KEY.ljust(64, b"\0")) for pad in (0x5C, 0x36))
+    inside = hashlib.new("sm3", inner + b"s330802199001011234").digest()
+
+    shown = applied({"pseudonym": {"hash": "sm3"}}, "string", "330802199001011234")
+
+    assert shown == hashlib.new("sm3", outer + inside).hexdigest()[:32]
+    assert shown != applied("pseudonym", "string", "330802199001011234")
+
+
+def test_sm3_is_refused_where_openssl_does_not_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the grant is made and when it is compiled: never another hash in its place."""
+    without_sm3(monkeypatch)
+    sm3 = Pseudonym(hash="sm3")
+
+    with pytest.raises(TransformRefusedError, match="no sm3"):
+        result_type(sm3, "string")
+    with pytest.raises(TransformRefusedError, match="no sm3"):
+        compile_transform(sm3, "string", pseudonym_key=KEY)
+    assert result_type(Pseudonym(), "string") == "string"
+
+
+def without_sm3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave hashlib as an OpenSSL without SM3 would."""
+    full = hashlib.new
+
+    def new(name: str, *data: bytes) -> Any:
+        if name == "sm3":
+            raise ValueError("unsupported hash type sm3")
+        return full(name, *data)
+
+    monkeypatch.setattr(hashlib, "new", new)

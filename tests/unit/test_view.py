@@ -166,12 +166,30 @@ def test_the_key_schema_is_the_sources_own_unless_a_key_field_is_pseudonymised()
     contract = contract_of(record(("area", "int"), ("id", "string"), ("name", "string")), "id", "area")
 
     assert key_schema(grant_of({"id": "keep", "area": "keep"}), contract) is None
-    assert key_schema(grant_of({"id": "keep", "area": "pseudonym"}), contract) == {
+    made = key_schema(grant_of({"id": "keep", "area": "pseudonym"}), contract)
+    assert made is not None
+    assert made.pop("name").startswith("RowViewKey_")
+    assert made == {
         "type": "record",
-        "name": "RowViewKey",
         "namespace": "gov",
         "fields": [{"name": "area", "type": "string"}, {"name": "id", "type": "string"}],
     }
+
+
+def test_pseudonymised_keys_of_another_epoch_hash_or_purpose_have_another_schema() -> None:
+    """The rows landed under the old ones can never be named again, and landing goes by the schema's name."""
+    contract = contract_of(record(("id", "string"), ("name", "string")), "id")
+    first = grant_of({"id": "pseudonym"})
+    others = [
+        grant_of({"id": {"pseudonym": {"epoch": 2}}}),
+        grant_of({"id": {"pseudonym": {"hash": "sm3"}}}),
+        replace(first, purpose="research"),
+    ]
+
+    names = {key_schema(grant, contract)["name"] for grant in (first, *others)}
+
+    assert len(names) == 4
+    assert key_schema(replace(first, version=9, rows="id = '1'"), contract) == key_schema(first, contract)
 
 
 def test_a_pseudonymised_text_key_has_another_schema_than_the_key_itself() -> None:
