@@ -32,7 +32,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
@@ -45,6 +45,7 @@ from govbus.errors import GuardViolationError, RejectedRecordError
 from govbus.transform import Generalise, Grain, Keep, Null, Partial, Pseudonym, Redact, Transform, Truncate
 
 if TYPE_CHECKING:
+    from govbus.codec import Registry
     from govbus.grant import PublishedGrant
     from govbus_processors.batch import Batch, Outcome, Output
     from govbus_processors.routes import Route
@@ -75,13 +76,8 @@ class _Looked:
 class Guard:
     """Checks batches for one worker; used by one thread."""
 
-    def __init__(self, schema: Callable[[int], Schema]) -> None:
-        """Make a guard.
-
-        Args:
-            schema: the registry's answer for a schema id, as :meth:`govbus.codec.Registry.schema`.
-        """
-        self._schema = schema
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self._suspended: dict[str, _Version] = {}
         self._known: dict[str, tuple[_Version, Schema]] = {}
         self._looked_at: dict[str, _Looked] = {}
@@ -172,7 +168,7 @@ class Guard:
         known = self._known.get(route.topic)
         if known is not None and known[0] == version:
             return None
-        schema = self._schema(route.first.value_schema_id)
+        schema = self._registry.schema(route.first.value_schema_id)
         grant = route.first.grant
         transforms = {rule.name: rule.transform for rule in grant.fields}
         fields = {field["name"]: field["type"] for field in schema.raw["fields"]}
@@ -189,7 +185,7 @@ class Guard:
     def _check_record(self, route: Route, outputs: list[Output]) -> str | None:
         value = next((value for _, value, *_ in outputs if value is not None), None)
         transforms = {rule.name: rule.transform for rule in route.first.grant.fields}
-        key = decode_body(self._schema(route.first.key_schema_id), unframe(outputs[0][0])[1])
+        key = decode_body(self._registry.schema(route.first.key_schema_id), unframe(outputs[0][0])[1])
         shown: list[tuple[str, Any]] = list(key.items())
         if value is not None:
             shown += decode_body(self._known[route.topic][1], unframe(value)[1]).items()

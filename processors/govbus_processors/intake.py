@@ -160,7 +160,7 @@ class Intake:
         self._submit = submit
         self._clock = Clock()
         self._cursors = Cursors(forgets_after=timedelta(seconds=settings.sweep_after_seconds))
-        self._guard = Guard(registry.schema)
+        self._guard = Guard(registry)
         self._sweeps: dict[Place, Sweep] = {}
         """By delivery topic and partition: routes that have arrived and hold what may be gone."""
 

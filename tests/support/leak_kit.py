@@ -344,7 +344,7 @@ def send(
     policy = _policy(case)
     registry = _registry(case, policy)
     bench = IntakeBench(policy, registry, exchange=exchange, secret=SECRET)
-    bench.intake._guard = guard = Watched(registry.schema)
+    bench.intake._guard = guard = Watched(registry)
     messages, good = _messages(case, rows)
     bench.live(messages[:good])
     first = bench.outlet.sent.copy()

@@ -52,7 +52,7 @@ def look(policy: Policy, *rows: dict[str, Any] | bytes, key: bytes | None = None
         outputs.append(Output(shown, value, 0))
     part = Slice(place=(SOURCE, 0), start=0, messages=[], routes=(route,))
     outcome = Outcome(deliveries={route.topic: outputs})
-    Guard(registry.schema).check(Batch(policy=policy, now=NOON, slices=[part]), outcome)
+    Guard(registry).check(Batch(policy=policy, now=NOON, slices=[part]), outcome)
 
 
 def masked(spec: Any, field: str = "name") -> Policy:
@@ -121,7 +121,7 @@ def test_a_schema_that_the_registry_does_not_have_is_caught() -> None:
     del forgetful.schemas[200]
 
     with pytest.raises(GuardViolationError):
-        Guard(forgetful.schema).check(Batch(policy=policy, now=NOON, slices=[part]), outcome)
+        Guard(forgetful).check(Batch(policy=policy, now=NOON, slices=[part]), outcome)
 
 
 def test_a_delivery_topic_that_the_grant_does_not_lead_to_is_caught() -> None:
@@ -264,7 +264,7 @@ def test_the_guard_shares_no_code_with_what_it_guards() -> None:
 def test_a_sweep_may_take_away_rows_under_keys_of_an_earlier_version_and_nothing_else() -> None:
     policy = a_policy(published(a_grant(fields=rules(("code", "pseudonym"), "name"))))
     (route,) = policy.routes[SOURCE]
-    guard = Guard(Known(policy).schema)
+    guard = Guard(Known(policy))
     key = encode(KEY, {"code": "A"})
 
     guard.check_swept(route, Outcome(deliveries={route.topic: [Output(key, None, 0)]}))
@@ -280,6 +280,6 @@ def test_a_sweep_of_another_grants_topic_is_caught() -> None:
     (route,) = policy.routes[SOURCE]
 
     with pytest.raises(GuardViolationError):
-        Guard(Known(policy).schema).check_swept(
+        Guard(Known(policy)).check_swept(
             route, Outcome(deliveries={OTHER: [Output(encode(KEY, {"code": "A"}), None, 0)]})
         )
