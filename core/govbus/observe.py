@@ -106,6 +106,11 @@ guard_violations = Counter(
     "Batches with a delivery that its grant does not allow, caught before they were committed. Must stay 0.",
     ["grant"],
 )
+held_grants = Gauge(
+    "govbus_held_grants",
+    "Grants that the policy permits and that stand still at this worker, by what holds them back.",
+    ["reason"],
+)
 latency_seconds = RecordHistogram(
     "govbus_latency_seconds", "From commit at the source to commit in the subscriber's store.",
     ["grant"], buckets=_LATENCY_SECONDS,

@@ -156,6 +156,7 @@ def check_grant(
         _refuse(grant, "the owner cannot subscribe to its own resource: nobody approves their own request")
     if grant.starts_at >= grant.expires_at:
         _refuse(grant, "it ends before it begins; expires_at must lie after starts_at")
+    _check_quotas(grant, contract)
     types = field_types(contract)
     _check_fields(grant, contract, types)
     looked_at = _check_rows(grant, types)
@@ -194,6 +195,17 @@ def _check_fields(grant: Grant, contract: DataContract, types: Mapping[str, Any]
     missing = [name for name in contract.key if name not in names]
     if missing:
         _refuse(grant, f"it must name every key field; missing: {', '.join(missing)}")
+
+
+def _check_quotas(grant: Grant, contract: DataContract) -> None:
+    """Refuse a quota that leaves a partition with nothing: each partition has an equal share of it."""
+    for quota in (grant.quota_records_per_day, grant.quota_keys_per_day):
+        if quota is not None and quota < contract.partitions:
+            _refuse(
+                grant,
+                f"a quota of {quota} a day is too small for the {contract.partitions} partitions of "
+                f"{grant.resource_ref}, each of which has a share of it",
+            )
 
 
 def _check_rows(grant: Grant, types: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -138,6 +139,18 @@ class ExchangeSettings(BaseSettings):
 
     pseudonym_secret_file: Path | None = None
     """Master secret of the pseudonym keys; without it grants with pseudonyms deliver nothing."""
+
+    quota_zone: str = "Asia/Shanghai"
+    """Time zone (IANA name) whose calendar day a quota is counted by."""
+
+    @field_validator("quota_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("a time zone by its IANA name, such as Asia/Shanghai") from None
+        return value
 
     @field_validator("guarantee")
     @classmethod

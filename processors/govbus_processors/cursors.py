@@ -11,7 +11,7 @@ never be delivered out of order, whether they are new or being caught up on:
 
 The cursors are stored on ``govbus.progress`` in the transaction that moves
 them. For a live route nothing is stored per batch: its cursor is the group's
-committed offset.
+committed offset. Only what a route has used of its quota is, with the cursor.
 
 A route begins again from offset 0, instead of where it stood, when its view was
 amended, and when it has been behind for so long that the source may have
@@ -25,15 +25,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from govbus.catalogue import ResourceKind
 from govbus.policy import Effect
 from govbus_processors.batch import Place, Slice
-from govbus_processors.holds import Holder, nothing
+from govbus_processors.holds import Hold, Holder, nothing
 
 if TYPE_CHECKING:
     from govbus_processors.routes import Policy, Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What one route has used of its quota in one partition, on one day."""
+
+    day: date
+    records: int
+    """Deliveries, those of deleted rows too."""
+
+    first: int | None
+    """Where in the delivery topic the day's deliveries begin; None before the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,9 @@ class Cursor:
     sweep: int = 0
     """Where its delivery topic ended when it began from the start: a row that was not delivered
     after that is swept. 0: there is nothing to sweep."""
+
+    spent: Spent | None = None
+    """Of its quota; None where there is none, or nothing was delivered yet."""
 
 
 Key = tuple[str, int]
@@ -142,7 +158,8 @@ class Cursors:
                 if cursor is not None and cursor.live and cursor.view == route.first.view:
                     taking_part.append(route)
             else:
-                refused.append((route, reason.value))
+                if reason is not Hold.QUOTA_NEAR:
+                    refused.append((route, reason.value))
                 self._stand_still(place, route, cursor, start, now)
         for name in gone:
             # A grant that this worker cannot read has no route here, and may have one again later:
@@ -182,7 +199,9 @@ class Cursors:
         """The source offset that a route goes on from; 0 when it has to begin from the start."""
         if cursor is None or cursor.view != route.first.view:
             return 0
-        if cursor.since is not None and now - cursor.since > self._forgets_after:
+        # Of events nothing is taken back, so there is no deletion to miss, and a second time is one too many.
+        forgotten = cursor.since is not None and now - cursor.since > self._forgets_after
+        if forgotten and route.resource.kind is ResourceKind.STATE:
             return 0
         return cursor.offset
 
@@ -233,7 +252,8 @@ class Cursors:
         """
         for route in routes:
             before = begun.get(route.topic) or self._cursors[route.topic, place[1]]
-            after = replace(before, offset=offset, live=live and not before.sweep)
+            spent = self.spent(route.topic, place[1])  # also of one that begins again: the day goes on
+            after = replace(before, offset=offset, live=live and not before.sweep, spent=spent)
             self._stage(place, route, _behind_since(after, now))
 
     def sweeping(self, place: Place, route: Route, now: datetime, *, done: bool) -> None:
@@ -243,13 +263,26 @@ class Cursors:
             before = replace(before, live=before.offset == self._positions[place], sweep=0)
         self._stage(place, route, _behind_since(before, now))
 
+    def spent(self, topic: str, partition: int) -> Spent | None:
+        """What a route has used of its quota, as far as that is committed."""
+        cursor = self._cursors.get((topic, partition))
+        return None if cursor is None else cursor.spent
+
+    def spend(self, topic: str, partition: int, spent: Spent) -> None:
+        """Stage what a route will have used of its quota; it has a cursor, or could not have delivered."""
+        key = (topic, partition)
+        cursor = self._staged.get(key) or self._cursors[key]
+        self._staged[key] = replace(cursor, spent=spent)
+
     def staged(self) -> Mapping[Key, Cursor | None]:
         """What the transaction has to store; None removes a cursor."""
         return self._staged
 
     def commit(self, moved: Mapping[Place, int]) -> None:
         """Make what was staged real, and move partitions of the live stream."""
-        if self._staged or any(self._positions.get(place) is None for place in moved):
+        if any(self._stands_elsewhere(*staged) for staged in self._staged.items()) or any(
+            self._positions.get(place) is None for place in moved
+        ):
             self.revision += 1
         for key, cursor in self._staged.items():
             if cursor is None:
@@ -258,6 +291,11 @@ class Cursors:
                 self._cursors[key] = cursor
         self._staged.clear()
         self._positions.update(moved)
+
+    def _stands_elsewhere(self, key: Key, staged: Cursor | None) -> bool:
+        """Whether more is staged than what was used of a quota: that changes with every live batch."""
+        before = self._cursors.get(key)
+        return before is None or staged is None or replace(staged, spent=before.spent) != before
 
     def rollback(self) -> None:
         """Forget what was staged."""

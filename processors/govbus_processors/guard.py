@@ -82,11 +82,6 @@ class Guard:
         self._known: dict[str, tuple[_Version, Schema]] = {}
         self._looked_at: dict[str, _Looked] = {}
 
-    @property
-    def suspended(self) -> bool:
-        """Whether any route was ever caught."""
-        return bool(self._suspended)
-
     def suspends(self, route: Route) -> bool:
         """Whether the route was caught, and its grants have not been published anew since."""
         return route.topic in self._suspended and self._suspended[route.topic] == self._look(route).version

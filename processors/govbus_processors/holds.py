@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 class Hold(StrEnum):
     """What holds a route back. It keeps its cursor, so nothing is lost while it stands still."""
 
+    QUOTA_USED_UP = "quota-used-up"
+    """Until the next day."""
+
+    QUOTA_UNKNOWN = "quota-unknown"
+    """What was used of the quota today has not been read yet."""
+
+    QUOTA_NEAR = "quota-near"
+    """Brought on apart from the live stream, to end exactly at its quota; it does not stand still."""
+
     GUARD_VIOLATION = "guard-violation"
     """The guard has seen a delivery that its grant does not allow; until a new version of the grant."""
 

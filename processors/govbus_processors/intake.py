@@ -30,7 +30,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -54,13 +56,14 @@ from govbus.errors import (
 from govbus.policy import Effect, Reason
 from govbus_processors.batch import Batch, Outcome, Output, Place, Slice, decision_record
 from govbus_processors.checkpoint import Checkpoints
-from govbus_processors.cursors import Cursor, Cursors
+from govbus_processors.cursors import Cursor, Cursors, Spent
 from govbus_processors.faults import broker_error, of_exception
 from govbus_processors.guard import Guard
-from govbus_processors.holds import Hold
+from govbus_processors.holds import Hold, Holder
 from govbus_processors.keyset import KeySet
 from govbus_processors.membership import Membership
 from govbus_processors.pace import Pace
+from govbus_processors.quotas import Quotas
 from govbus_processors.reader import Reader
 from govbus_processors.sweep import Sweep
 from govbus_processors.transaction import AtLeastOnce, ExactlyOnce, Guarantee
@@ -161,6 +164,10 @@ class Intake:
         self._clock = Clock()
         self._cursors = Cursors(forgets_after=timedelta(seconds=settings.sweep_after_seconds))
         self._guard = Guard(registry)
+        self._quotas = Quotas(self._cursors, ZoneInfo(settings.quota_zone))
+        self._counting: dict[Place, _Loading] = {}
+        """Keys that were delivered today, while they are read for a quota."""
+
         self._sweeps: dict[Place, Sweep] = {}
         """By delivery topic and partition: routes that have arrived and hold what may be gone."""
 
@@ -179,6 +186,8 @@ class Intake:
         self._known_since: float | None = None
         """When the first report was committed (monotonic seconds)."""
 
+        self._still: list[dict[str, str]] = []
+        self._looked_at = -_REPORT_EVERY
         self._turns = 0
         self._measured_at = 0.0
         self._checkpointed_at = time.monotonic()
@@ -290,7 +299,7 @@ class Intake:
         now = self._clock.now()
         policy, fresh = self._directory.policy, self._fresh()
         behind = self._behind(policy, now) if fresh else []
-        busy = bool(self._loading or behind)
+        busy = bool(self._loading or self._counting or behind)
         epoch = self._epoch
         messages = self._poll(0.0 if busy else _POLL_SECONDS)
         if epoch != self._epoch:
@@ -301,6 +310,8 @@ class Intake:
         self._release()
         if self._loading:
             self._load_some()
+        elif self._counting:
+            self._count_some()
         elif behind and epoch == self._epoch:
             self._turns += 1
             self._catch_up(*behind[self._turns % len(behind)])
@@ -323,7 +334,7 @@ class Intake:
             or seen.revision != self._cursors.revision
             or moment >= seen.until
         ):
-            found = self._cursors.behind(policy, now=now, fresh=True, held=self._hold)
+            found = self._cursors.behind(policy, now=now, fresh=True, held=self._holder(now))
             seen = self._behind_seen = _Behind(policy, self._cursors.revision, moment + _LOOK_AGAIN, found)
         return seen.routes
 
@@ -435,6 +446,8 @@ class Intake:
         self._membership.suspend()
         self._sweeps.clear()
         self._loading.clear()
+        self._quotas.clear()
+        self._counting.clear()
         self._held.clear()
 
     def _read_stored_cursors(self) -> None:
@@ -471,6 +484,7 @@ class Intake:
             # Records that were written before these two fields were lack them.
             since=None if live else record.get("behind_since") or record["reported_at"],
             sweep=record.get("sweep_before", 0),
+            spent=_spent_of(record),
         )
 
     # ---- live batches ----
@@ -494,10 +508,9 @@ class Intake:
             if place[0] not in policy.resources or self._load_what_lacks(place, policy, now):
                 self._set_back([place], hold=_AGAIN_AFTER)
             else:
+                held = self._holder(now, live_records=len(records))
                 slices.append(
-                    self._cursors.live_slice(
-                        place, records, policy=policy, now=now, fresh=True, held=self._hold
-                    )
+                    self._cursors.live_slice(place, records, policy=policy, now=now, fresh=True, held=held)
                 )
         if slices:
             self._exchange(Batch(policy=policy, now=now, slices=slices), live=True)
@@ -512,6 +525,7 @@ class Intake:
             self._guard.check(batch, outcome)
             if settle is not None:
                 settle(outcome)
+            self._spend(batch, outcome)
             moved = dict(outcome.next_offsets) if live else {}
             self._commit(batch.policy, outcome, moved, places, group)
         except RetriableError as error:
@@ -520,6 +534,7 @@ class Intake:
                 self._set_back(places, hold=_AGAIN_AFTER)
             return
         self._membership.commit()
+        self._quotas.commit()
         self._cursors.commit(moved)
         seconds = time.monotonic() - began
         self._pace.note(sum(len(part.messages) for part in batch.slices), seconds)
@@ -533,6 +548,8 @@ class Intake:
         observe.transactions.labels("aborted").inc()
         self._cursors.rollback()
         self._membership.rollback()
+        self._quotas.rollback()
+        self._behind_seen = None  # a route may be held back from now on
         self._guarantee.abort()
 
     def _await_agent(self, batch: Batch) -> Outcome:
@@ -609,6 +626,9 @@ class Intake:
                 "live": cursor.live,
                 "behind_since": cursor.since,
                 "sweep_before": cursor.sweep,
+                "quota_day": None if cursor.spent is None else cursor.spent.day,
+                "quota_records": None if cursor.spent is None else cursor.spent.records,
+                "quota_first": None if cursor.spent is None else cursor.spent.first,
                 "worker": self._worker,
                 "reported_at": self._clock.now(),
             }
@@ -638,22 +658,91 @@ class Intake:
 
     # ---- holding routes back ----
 
-    def _hold(self, route: Route, _partition: int) -> Hold | None:
+    def _hold(self, route: Route, partition: int, now: datetime) -> Hold | None:
         """What holds a route back that the policy permits."""
-        return Hold.GUARD_VIOLATION if self._guard.suspends(route) else None
+        if self._guard.suspends(route):
+            return Hold.GUARD_VIOLATION
+        return self._quotas.hold(route, partition, now) if route.first.grant.has_quota else None
+
+    def _holder(self, now: datetime, *, live_records: int = 0) -> Holder:
+        """Say what holds routes back that the policy permits, from a live batch of so many records if given.
+
+        Asking begins to read what a quota has to know.
+        """
+
+        def held(route: Route, partition: int) -> Hold | None:
+            hold = self._hold(route, partition, now)
+            if hold is Hold.QUOTA_UNKNOWN:
+                self._begin_counting(route, partition, now)
+            if hold is None and not self._quotas.fits(route, partition, now, live_records):
+                return Hold.QUOTA_NEAR
+            return hold
+
+        return held
+
+    def _spend(self, batch: Batch, outcome: Outcome) -> None:
+        """Count what the batch uses of quotas."""
+        for part in batch.slices:
+            partition = part.place[1]
+            for route in part.routes:
+                if route.first.grant.has_quota:
+                    outputs = [one for one in outcome.deliveries.get(route.topic, ()) if one[2] == partition]
+                    self._spend_on(route, partition, batch.now, outputs, considered=len(part.messages))
+
+    def _spend_on(
+        self, route: Route, partition: int, now: datetime, outputs: Sequence[Output], *, considered: int
+    ) -> None:
+        if route.first.grant.has_quota:
+            end = partial(self._reader.end, (route.topic, partition))
+            self._quotas.spend(route, partition, now, outputs, considered=considered, end=end)
+
+    def _begin_counting(self, route: Route, partition: int, now: datetime) -> None:
+        place = (route.topic, partition)
+        start = self._quotas.keys_to_read(route, partition, now)
+        if start is None or place in self._counting:
+            return
+        try:
+            self._counting[place] = _Loading(KeySet(), start, self._reader.end(place))
+        except RetriableError as error:
+            _log.warning("a quota cannot be counted now", extra={"code": error.code, "topic": route.topic})
+
+    def _count_some(self) -> None:
+        place, counting = next(iter(self._counting.items()))
+        route = self._directory.policy.deliveries.get(place[0])
+        if route is None or route.ended:
+            # Its grant has ended meanwhile, and its topic may be gone.
+            del self._counting[place]
+            return
+        try:
+            stretch = self._reader.read(place, counting.position, limit=_LOAD_RECORDS, seconds=_LOAD_SECONDS)
+        except RetriableError as error:
+            _log.warning("a quota cannot be counted now", extra={"code": error.code, "topic": place[0]})
+            self._stop.wait(_AGAIN_AFTER)
+            return
+        for message in stretch.messages:
+            counting.keys.load(message.key(), present=True)
+        counting.position = stretch.position
+        if counting.position >= counting.end:
+            del self._counting[place]
+            self._quotas.install(route, place[1], self._clock.now(), counting.keys)
+            self._behind_seen = None
 
     def _held_routes(self) -> list[dict[str, str]]:
-        """What operators are told of routes that stand still here."""
-        if not self._guard.suspended:
-            return []
-        routes = self._directory.policy.routes
+        """What operators are told of routes that stand still here; found out anew now and then."""
+        if time.monotonic() < self._looked_at + _REPORT_EVERY:
+            return self._still
+        self._looked_at = time.monotonic()
+        routes, now = self._directory.policy.routes, self._clock.now()
         held = {
             (route.label, hold.value)
             for topic, partition in self._cursors.places
             for route in routes.get(topic, ())
-            if (hold := self._hold(route, partition)) is not None
+            if (hold := self._hold(route, partition, now)) is not None
         }
-        return [{"grant": grant, "reason": reason} for grant, reason in sorted(held)]
+        for hold in Hold:
+            observe.held_grants.labels(hold.value).set(sum(reason == hold for _, reason in held))
+        self._still = [{"grant": grant, "reason": reason} for grant, reason in sorted(held)]
+        return self._still
 
     # ---- holding partitions back ----
 
@@ -804,12 +893,13 @@ class Intake:
             return
         # A route may have been amended, or be held back, since the list was made: only what still stands
         # is brought on.
+        held = self._holder(now)
         routes = tuple(
             route
             for route in routes
             if policy.deliveries.get(route.topic) == route
             and route.decide(now=now, fresh=True).effect is Effect.PERMIT
-            and self._hold(route, place[1]) is None
+            and held(route, place[1]) is None
         )
         if not routes:
             return
@@ -818,6 +908,13 @@ class Intake:
                 self._sweep_some(place, route, sweep, policy, now)
                 return
         limit = self._share_beside_live_batches()
+        unmetered = tuple(route for route in routes if not route.first.grant.has_quota)
+        if not unmetered:
+            # How far a quota reaches differs from grant to grant, so each goes alone.
+            routes = routes[:1]
+            limit = self._quotas.stretch(routes[0], place[1], now, limit)
+        else:
+            routes = unmetered
         try:
             begun = self._begin(place, routes, now) if offset == 0 else {}
             stretch = self._reader.read(place, offset, limit=limit, seconds=_LOAD_SECONDS)
@@ -891,7 +988,11 @@ class Intake:
         """Go a stretch further in a sweep; what it takes away is one transaction."""
         delivery = (route.topic, place[1])
         began = time.monotonic()
-        limit = self._share_beside_live_batches() if sweep.searched else _LOAD_RECORDS
+        limit = (
+            self._quotas.stretch(route, place[1], now, self._share_beside_live_batches())
+            if sweep.searched
+            else _LOAD_RECORDS
+        )
         try:
             stretch = self._reader.read(delivery, sweep.position, limit=limit, seconds=_LOAD_SECONDS)
         except RetriableError as error:
@@ -918,6 +1019,8 @@ class Intake:
         self._cursors.sweeping(place, route, now, done=sweep.done)
         try:
             self._guard.check_swept(route, outcome)
+            if gone:
+                self._spend_on(route, place[1], now, gone, considered=len(stretch.messages))
             self._commit(policy, outcome, {}, [place], self._consumer.consumer_group_metadata())
         except RetriableError as error:
             self._take_back(error)
@@ -925,6 +1028,7 @@ class Intake:
             return
         sweep.commit()
         self._membership.commit()
+        self._quotas.commit()
         self._cursors.commit({})
         self._count(batch, outcome, live=False, seconds=time.monotonic() - began)
         if sweep.done:
@@ -968,3 +1072,11 @@ class Intake:
         self._reported_at = time.monotonic()
         if self._known_since is None:
             self._known_since = self._reported_at
+
+
+def _spent_of(record: dict[str, Any]) -> Spent | None:
+    """What a stored cursor says of a quota; cursors from before there were quotas say nothing."""
+    day = record.get("quota_day")
+    if day is None:
+        return None
+    return Spent(day=day, records=record["quota_records"], first=record["quota_first"])

@@ -55,7 +55,8 @@ class Sweep:
 
     def is_of(self, cursor: Cursor | None) -> bool:
         """Whether a cursor stands where this sweep began."""
-        return cursor is not None and replace(cursor, since=self.cursor.since) == self.cursor
+        began = self.cursor
+        return cursor is not None and replace(cursor, since=began.since, spent=began.spent) == began
 
     @property
     def done(self) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from govbus import topics
 from govbus.codec import bus_schema, parse_schema
 from govbus.settings import BrokerSettings, ExchangeSettings
 from govbus_processors.batch import Batch, Output
@@ -25,7 +26,7 @@ BUS_SCHEMAS = {
 }
 """As the registry would have them."""
 
-_BROKER, _SETTINGS = BrokerSettings(), ExchangeSettings()
+_BROKER = BrokerSettings()
 
 
 class Outlet:
@@ -66,8 +67,9 @@ class IntakeBench:
         *,
         exchange: Callable[..., Exchange] = Exchange,
         secret: bytes | None = b"s" * 32,
+        **settings: Any,
     ) -> None:
-        membership = Membership()
+        membership = self._membership = Membership()
         book = SchemaBook(registry, wait_seconds=0.0)
         worker = exchange(worker="w", schemas=book, membership=membership, pseudonym_secret=secret)
 
@@ -85,7 +87,7 @@ class IntakeBench:
             worker="w",
             broker=_BROKER,
             registry=registry,
-            settings=_SETTINGS,
+            settings=ExchangeSettings(**settings),
             directory=self.directory,
             membership=membership,
             checkpoints=Checkpoints(Path(tempfile.gettempdir())),
@@ -102,6 +104,20 @@ class IntakeBench:
             self.intake._cursors.assign((source, 0), None, {})
             for route in routes:
                 membership.install((route.topic, 0), KeySet())
+
+    def restart(self, places: Iterable[tuple[str, int]]) -> None:
+        """Begin to serve partitions as a worker does that takes them over: by what was committed.
+
+        The key sets are as they would be once they are read; reading them is not what this bench is for.
+        """
+        positions = {place: self.intake._cursors.position(place) for place in places}
+        self.intake._forget_partitions()
+        for output in self.sent(topics.PROGRESS):
+            self.intake._store(SimpleNamespace(key=lambda o=output: o.key, value=lambda o=output: o.value))
+        for place, position in positions.items():
+            self.intake._cursors.assign(place, position, self.intake._stored.cursors.get(place, {}))
+        for route in (r for routes in self.directory.policy.routes.values() for r in routes):
+            self._membership.install((route.topic, 0), self._membership.suspended((route.topic, 0)))
 
     def live(self, messages: list[Any]) -> None:
         """Exchange what the consumer would have read."""

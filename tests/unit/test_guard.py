@@ -230,8 +230,8 @@ def test_a_grant_that_was_caught_loses_nothing_and_goes_on_when_it_is_published_
 
     again = two_grants(version=2)
 
-    assert behind(policy, now=NOON, fresh=True, held=bench.intake._hold) == []
-    ((place, offset, routes),) = behind(again, now=NOON, fresh=True, held=bench.intake._hold)
+    assert behind(policy, now=NOON, fresh=True, held=bench.intake._holder(NOON)) == []
+    ((place, offset, routes),) = behind(again, now=NOON, fresh=True, held=bench.intake._holder(NOON))
     assert (place, offset, [route.label for route in routes]) == ((SOURCE, 0), 0, ["tax-firms"])
 
 

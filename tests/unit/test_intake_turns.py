@@ -11,6 +11,7 @@ from types import FrameType
 import pytest
 
 from govbus import topics
+from govbus.catalogue import ResourceKind
 from govbus.codec import unframe
 from govbus.grant import GrantState
 from govbus_processors.routes import Policy, build_policy
@@ -154,7 +155,7 @@ def among(others: int, *, filtered: bool) -> Policy:
 
 def rest(worker: HandDriven) -> None:
     """Let nothing be due by the clock in the next turn."""
-    worker.intake._measured_at = worker.intake._reported_at = float("inf")
+    worker.intake._measured_at = worker.intake._reported_at = worker.intake._looked_at = float("inf")
     worker.intake._behind_seen = None
     worker.intake._behind(worker.intake._directory.policy, NOON)
 
@@ -231,11 +232,13 @@ def suspended(grant_policy: Policy) -> Policy:
 class Forgotten:
     """A subscriber that was suspended for longer than its source keeps deletions."""
 
-    def __init__(self, folder: Path, rows: str | None, *, away: timedelta = timedelta(days=30)) -> None:
+    def __init__(
+        self, folder: Path, rows: str | None, *, away: timedelta = timedelta(days=30), **quota: int
+    ) -> None:
         self.folder = folder
         self.bus = MemoryBus()
         self.hours = Hours()
-        self.active = a_policy(published(a_grant(rows=rows)))
+        self.active = a_policy(published(a_grant(rows=rows, **quota)))
         first = self.worker(self.active)
         self.bus.put(ONE, firm(0, "out", city="1100"))
         for number in range(30):
@@ -320,6 +323,84 @@ def test_a_swept_route_is_live_again_and_knows_who_holds_what(tmp_path: Path, ro
         assert world.tombstones().count("k0") == 1, "it was not held any more"
     stored = [world.bus.read(r.value()) for r in world.bus.logs[topics.PROGRESS, 0]]
     assert (stored[-1]["live"], stored[-1]["sweep_before"], stored[-1]["behind_since"]) == (True, 0, None)
+
+
+@ROWS
+@pytest.mark.parametrize("replaced", [False, True], ids=["same worker", "another worker"])
+@pytest.mark.parametrize("quota", ["quota_records_per_day", "quota_keys_per_day"])
+def test_what_a_sweep_takes_away_counts_towards_the_quota_and_goes_on_the_next_day(
+    tmp_path: Path, rows: str | None, replaced: bool, quota: str
+) -> None:
+    """31 a day: 17 or 18 rows are delivered again, then as many are taken away as are left of the day."""
+    world = Forgotten(tmp_path, rows, **{quota: 31})
+    shown = len(world.expected)
+    before = len(world.bus.logs[TOPIC, 0])
+    worker = world.worker(world.active)
+
+    worker.turn(60)
+
+    assert len(world.bus.logs[TOPIC, 0]) - before == 31
+    assert len(world.tombstones()) == 31 - shown < 15
+    worker.turn(20)
+    assert len(world.tombstones()) == 31 - shown
+    if replaced:
+        worker = world.worker(world.active)
+        worker.turn(20)
+        assert len(world.tombstones()) == 31 - shown, "another worker knows what was used"
+    world.hours.pass_by(timedelta(days=1))
+    worker.intake._behind_seen = None  # or it notices within half a second
+    worker.turn(60)
+    assert set(world.bus.table(TOPIC)) == world.expected
+    assert sorted(world.tombstones()) == sorted(f"k{number}" for number in range(0, 30, 2))
+    stored = [world.bus.read(r.value()) for r in world.bus.logs[topics.PROGRESS, 0]]
+    assert (stored[-1]["live"], stored[-1]["sweep_before"]) == (True, 0)
+
+
+def days_until_live(world: MemoryBus, worker: HandDriven, hours: Hours, *, at_most: int) -> list[int]:
+    """How much was delivered on each day, until the grant takes part in the live stream."""
+    found = []
+    while not found or not worker.intake._cursors._cursors[TOPIC, 0].live:
+        assert len(found) < at_most
+        before = len(world.logs.get((TOPIC, 0), []))
+        worker.turn(40)
+        found.append(len(world.logs[TOPIC, 0]) - before)
+        hours.pass_by(timedelta(days=1))
+        worker.intake._behind_seen = None  # or it notices within half a second
+    return found
+
+
+def test_a_grant_that_its_quota_keeps_behind_for_weeks_gets_there(tmp_path: Path) -> None:
+    """After six days it begins again, as the source may have forgotten deletions; then it goes through."""
+    bus, hours = MemoryBus(), Hours()
+    policy = a_policy(published(a_grant(quota_records_per_day=3)))
+    worker = HandDriven(bus, Policies(policy), tmp_path, hours=hours, batch_records=8).assign(ONE)
+    for number in range(40):
+        bus.put(ONE, firm(0, f"k{number}"))
+    worker.turn(10)
+    bus.put(ONE, gone(0, "k0"))
+    bus.compact(ONE)
+
+    days = days_until_live(bus, worker, hours, at_most=40)
+
+    assert max(days) == 3
+    assert set(bus.table(TOPIC)) == {f"k{number}" for number in range(1, 40)}
+    assert [bus.read(r.key())["code"] for r in bus.logs[TOPIC, 0] if r.value() is None] == ["k0"]
+
+
+def test_events_that_a_quota_keeps_back_for_weeks_arrive_once_and_in_order(tmp_path: Path) -> None:
+    bus, hours = MemoryBus(), Hours()
+    policy = a_policy(
+        published(a_grant(quota_records_per_day=3)), resource=a_resource(kind=ResourceKind.EVENT)
+    )
+    worker = HandDriven(bus, Policies(policy), tmp_path, hours=hours, batch_records=8).assign(ONE)
+    for number in range(40):
+        bus.put(ONE, firm(0, f"k{number}"))
+    worker.turn(10)
+
+    days = days_until_live(bus, worker, hours, at_most=16)
+
+    assert max(days) == 3
+    assert [bus.read(r.key())["code"] for r in bus.logs[TOPIC, 0]] == [f"k{number}" for number in range(40)]
 
 
 def test_a_row_that_comes_back_while_the_sweep_goes_on_stays(tmp_path: Path) -> None:
