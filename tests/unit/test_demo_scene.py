@@ -9,12 +9,11 @@ import pytest
 
 from govbus.catalogue import ShareType
 from govbus.errors import GrantRefusedError
-from govbus.policy import may_share, view_id
 from govbus_console.control.catalogue_file import read_catalogue
 from govbus_console.control.plan import Plan, plan
 from govbus_console.control.store import ControlStore
 from govbus_console.demo.divisions import Detail
-from govbus_console.demo.scene import OWNERS, REVOKED_GRANT, SUBSCRIBERS, Scene, sweep_every
+from govbus_console.demo.scene import OWNERS, SUBSCRIBERS, Scene, sweep_every
 from govbus_console.embedded import Home
 from govbus_consumers.config import load_config as load_land
 from govbus_producers.config import PollMode
@@ -38,7 +37,7 @@ def _planned(path: Path, store_folder: Path) -> Plan:
 
 
 def test_the_catalogue_can_be_applied_and_has_every_share_type(scene: Scene, tmp_path: Path) -> None:
-    path, _ = scene.write_catalogue(())
+    path = scene.write_catalogue()
 
     planned = _planned(path, tmp_path)
 
@@ -47,23 +46,11 @@ def test_the_catalogue_can_be_applied_and_has_every_share_type(scene: Scene, tmp
     assert share_types.count(ShareType.UNCONDITIONAL) == 1
     assert share_types.count(ShareType.CONDITIONAL) == 2
     assert share_types.count(ShareType.WITHHELD) == 1
-    assert not [granted for granted in planned.grants if granted.grant.subscriber == "tax"]
-
-
-def test_civil_and_health_may_share_one_delivery_of_the_divisions(scene: Scene, tmp_path: Path) -> None:
-    path, _ = scene.write_catalogue(())
-
-    grants = {planned.grant.id: planned for planned in _planned(path, tmp_path).grants}
-
-    civil, health = grants["divisions-for-civil"], grants["divisions-for-health"]
-    assert may_share(civil.grant, civil.share_type)
-    assert may_share(health.grant, health.share_type)
-    assert view_id(civil.grant, 1) == view_id(health.grant, 1)
-    assert view_id(grants["divisions-for-quzhou"].grant, 1) != view_id(civil.grant, 1)
+    assert list(planned.grants) == []
 
 
 def test_people_are_marked_as_made_up(scene: Scene, tmp_path: Path) -> None:
-    path, _ = scene.write_catalogue(())
+    path = scene.write_catalogue()
 
     synthetic = {resource.ref: resource.synthetic for resource in _planned(path, tmp_path).resources}
 
@@ -71,27 +58,9 @@ def test_people_are_marked_as_made_up(scene: Scene, tmp_path: Path) -> None:
     assert all(synthetic.values())
 
 
-def test_health_is_granted_no_phone_and_no_address(scene: Scene, tmp_path: Path) -> None:
-    path, grant = scene.write_catalogue(())
-
-    granted = next(p.grant for p in _planned(path, tmp_path).grants if p.grant.id == grant)
-
-    assert [rule.name for rule in granted.fields] == ["id_number", "name", "sex", "birth_date", "division"]
-
-
-def test_a_grant_that_was_revoked_gets_a_successor(scene: Scene, tmp_path: Path) -> None:
-    path, grant = scene.write_catalogue({REVOKED_GRANT, f"{REVOKED_GRANT}-2", "another"})
-
-    ids = {planned.grant.id for planned in _planned(path, tmp_path).grants}
-
-    assert grant == f"{REVOKED_GRANT}-3"
-    assert grant in ids
-    assert REVOKED_GRANT not in ids
-
-
 def test_the_forbidden_grant_is_refused(scene: Scene, tmp_path: Path) -> None:
     """Together with the catalogue, because the demo applies it after that."""
-    path, _ = scene.write_catalogue(())
+    path = scene.write_catalogue()
     forbidden = scene.write_forbidden_grant()
     both = tmp_path / "both.yaml"
     both.write_text(f"{path.read_text(encoding='utf-8')}\n---\n{forbidden.read_text(encoding='utf-8')}")

@@ -17,6 +17,7 @@ from govbus_console.control import apply
 from govbus_console.control.bus import PSEUDONYM_SECRET
 from govbus_console.control.receipts import Standing
 from govbus_console.demo import oracle
+from govbus_console.demo.agree import WHO
 from govbus_console.demo.departments import QUZHOU
 from govbus_console.demo.divisions import EDITIONS, FILES_DOWN_TO, Edition
 from govbus_console.demo.measure import added
@@ -24,7 +25,7 @@ from govbus_console.demo.oracle import Pseudonyms, Verdict
 from govbus_console.demo.report import Check, Line
 from govbus_console.demo.scene import SUBSCRIBERS
 from govbus_console.demo.settle import Settling
-from govbus_console.demo.stage import WHO, Share, Stage
+from govbus_console.demo.stage import Share, Stage
 from govbus_console.demo.watch import READ, try_to_read
 
 _WITHHELD = "civil.protected-persons"

@@ -1,7 +1,8 @@
 """Play the demo: five departments, five years, every row compared. Does I/O.
 
 1. Find the division codes; make the departments' own systems; start the broker and the registry; apply
-   the catalogue; start capture, exchange and landing (:mod:`.stage`).
+   the catalogue; let the departments ask and decide (:mod:`.agree`); start capture, exchange and landing
+   (:mod:`.stage`).
 2. For each edition: the departments change their own databases (:mod:`.departments`); wait until every
    change has arrived (:mod:`.settle`); ask the oracle about every landed table (:mod:`.judge`).
 3. After the third edition one grant is revoked, with purge of what was landed; its subscriber answers with
@@ -19,13 +20,14 @@ from govbus.grant import DataDuty
 from govbus_console.control import endings, lifecycle
 from govbus_console.control.receipts import Standing
 from govbus_console.demo import oracle
+from govbus_console.demo.agree import WHO, typed
 from govbus_console.demo.departments import CivilAffairs, StatisticsBureau
 from govbus_console.demo.divisions import EDITIONS, Edition, archive, read
 from govbus_console.demo.judge import Judge
 from govbus_console.demo.measure import added
 from govbus_console.demo.report import Report
 from govbus_console.demo.settle import Settling
-from govbus_console.demo.stage import STALLED_SECONDS, WHO, Options, Show, Stage
+from govbus_console.demo.stage import STALLED_SECONDS, Options, Show, Stage
 from govbus_console.embedded import Home
 
 __all__ = ["Options", "run_demo"]
@@ -123,7 +125,7 @@ class _Demo:
         share = next(share for share in stage.shares if share.id == stage.to_revoke)
         began = time.monotonic()
         stage.step(
-            "revoke health's residents, with purge",
+            typed(["revoke", share.id, "--data", "delete", "--why", "half way"]),
             lambda: lifecycle.revoke(
                 share.id, stage.store, stage.bus, who=WHO, why="half way", data=DataDuty.DELETE
             ),

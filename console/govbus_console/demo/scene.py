@@ -9,13 +9,11 @@
 
 A second demo in the same home goes on with all of it: the departments take over
 the first edition again as one more change of their tables. A grant that an
-earlier demo revoked stays revoked, so its successor gets another id.
+earlier demo revoked stays revoked; it is asked for again, and its successor has another id.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
 from pathlib import Path
 
 import yaml
@@ -25,9 +23,6 @@ from govbus_console.embedded.home import Home
 
 OWNERS = ("stats", "civil")
 SUBSCRIBERS = ("civil", "health", "quzhou", "tax")
-REVOKED_GRANT = "residents-for-health"
-"""As the shipped catalogue names it; see :meth:`Scene.write_catalogue`."""
-
 _SWEEP_EVERY = {Detail.AREAS: 5, Detail.STREETS: 10, Detail.VILLAGES: 50}
 """Every so many polls the bureau's table is read whole, which is how deletes are found."""
 
@@ -90,22 +85,13 @@ class Scene:
         sink = f"sqlite:///{self.landed(department)}"
         return self._write(department, "land.yaml", {"department": department, "sink": sink})
 
-    def write_catalogue(self, taken: Collection[str]) -> tuple[Path, str]:
-        """Write the catalogue with the id that the grant to be revoked has this time; return both.
-
-        Args:
-            taken: ids of grants that have ended, and so cannot be granted again.
-        """
-        grant = REVOKED_GRANT
-        number = 1
-        while grant in taken:
-            number += 1
-            grant = f"{REVOKED_GRANT}-{number}"
-        text = (Path(__file__).parent / "catalogue.yaml").read_text(encoding="utf-8")
+    def write_catalogue(self) -> Path:
+        """Write the catalogue, departments and resources, and return the file."""
         target = self.folder / "catalogue.yaml"
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target.write_text(re.sub(rf"\b{REVOKED_GRANT}\b", grant, text), encoding="utf-8")
-        return target, grant
+        shipped = Path(__file__).parent / "catalogue.yaml"
+        target.write_text(shipped.read_text(encoding="utf-8"), encoding="utf-8")
+        return target
 
     def write_forbidden_grant(self) -> Path:
         """Write a catalogue that grants a withheld resource, which nobody may."""

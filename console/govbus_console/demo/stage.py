@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 from govbus import topics
 from govbus.codec import Registry
 from govbus.errors import FatalError
-from govbus_console.control import apply
 from govbus_console.control.bus import PSEUDONYM_SECRET, Bus
-from govbus_console.control.plan import Action
 from govbus_console.control.store import ControlStore, StoredGrant
+from govbus_console.demo.agree import AGREEMENTS, REFUSED, REVOKED, Agreeing
 from govbus_console.demo.divisions import Detail
 from govbus_console.demo.measure import Samples, peak_memory, scrape
 from govbus_console.demo.scene import OWNERS, SUBSCRIBERS, Scene
@@ -28,9 +28,6 @@ from govbus_console.demo.watch import Decisions, Exchanged
 from govbus_console.embedded import EXCHANGE, EmbeddedBus, Home
 from govbus_console.settings import ControlSettings
 from govbus_console.supervise import Supervisor, environment_of
-
-WHO = "govbus demo"
-"""Who the audit says it was."""
 
 STALLED_SECONDS = 120.0
 """Without any progress for so long, something is broken; the slowest single step takes a few seconds."""
@@ -123,7 +120,7 @@ class Stage:
         self._held.close()
 
     def open(self) -> None:
-        """Start the bus, apply the catalogue, start the departments' processes.
+        """Start the bus, come to agreements, start the departments' processes.
 
         Raises:
             ConfigurationError: something that it needs is not on this machine.
@@ -131,7 +128,7 @@ class Stage:
             FatalError: a process did not come up; the message names its log.
         """
         self._start_bus()
-        self._apply()
+        self._agree()
         self._start_processes()
 
     def step(self, name: str, work: Callable[[], _Result]) -> _Result:
@@ -184,23 +181,19 @@ class Stage:
         store = ControlStore.open(ControlSettings().url_for(self.home))
         self.store = self._held.enter_context(closing(store))
 
-    def _apply(self) -> None:
-        ended = {name for name, stored in self.store.snapshot().grants.items() if _ended(stored)}
-        path, self.to_revoke = self.scene.write_catalogue(ended)
-        applied = self.step(
-            "apply the catalogue",
-            lambda: apply.apply_file(path, self.store, self.bus, who=WHO, why="the demo's catalogue"),
-        )
-        made = {planned.grant.id for planned in applied.plan.grants}
+    def _agree(self) -> None:
+        """Apply the catalogue, and come to the agreements that there are not yet."""
+        agreeing = Agreeing(self.home, self.step)
+        agreeing.apply(self.scene.write_catalogue())
+        agreeing.open_accounts()
+        now = datetime.now(UTC)
         known = self.store.snapshot()
-        named = {
-            change.name
-            for change in applied.plan.changes
-            if change.kind == "grant" and change.action not in (Action.LEFT, Action.ENDED)
-        }
-        self.shares = [
-            Share(stored=stored, fresh=name in made) for name, stored in known.grants.items() if name in named
-        ]
+        made = {agreeing.come_to(wanted) for wanted in AGREEMENTS if wanted.met(known, now) is None}
+        agreeing.ask_in_vain(REFUSED)
+        known = self.store.snapshot()
+        given = [stored for wanted in AGREEMENTS if (stored := wanted.met(known, now)) is not None]
+        self.shares = [Share(stored=stored, fresh=stored.grant.id in made) for stored in given]
+        self.to_revoke = given[AGREEMENTS.index(REVOKED)].grant.id
         self.captured = {ref: topics.captured(*ref.split(".")) for ref in sorted(known.resources)}
         """Captured topic by resource."""
 
@@ -240,7 +233,3 @@ class Stage:
     def _stop_bus(self) -> None:
         if not self._kept:
             self.step("stop everything", self.embedded.stop)
-
-
-def _ended(stored: StoredGrant) -> bool:
-    return stored.grant.state.value in {"revoked", "expired"}
