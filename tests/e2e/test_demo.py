@@ -107,6 +107,26 @@ def test_whoever_was_granted_nothing_got_nothing(first: subprocess.CompletedProc
         assert tables[place]["delivered"] == tables[place]["landed"] == 0
 
 
+def test_what_is_granted_was_asked_for_and_approved_by_two(
+    first: subprocess.CompletedProcess[str], second: subprocess.CompletedProcess[str]
+) -> None:
+    """Unconditional resources take no approval; tax is rejected; the second demo asks for what was revoked."""
+    typed = [
+        [
+            line.partition(" s govbus ")[2].split()[:2]
+            for line in done.stderr.splitlines()
+            if " s govbus " in line
+        ]
+        for done in (first, second)
+    ]
+
+    asked, approved, rejected = (
+        [words.count(["review" if what != "new" else "request", what]) for words in typed]
+        for what in ("new", "approve", "reject")
+    )
+    assert (asked, approved, rejected) == ([6, 2], [4, 2], [1, 1])
+
+
 def test_a_second_demo_goes_on_in_the_same_home(second: subprocess.CompletedProcess[str]) -> None:
     """Nothing is lost and nothing is landed twice; the revoked grant stays revoked and gets a successor."""
     assert second.returncode == 0, second.stderr

@@ -217,7 +217,8 @@ def life(
         {**field, "classification": "sensitive"} if field["name"] == "street" else field
         for field in CONTRACT["fields"]
     ]
-    control.write(contract={**CONTRACT, "fields": street})
+    said = {**CONTRACT["govbus"], "partitions": 1}
+    control.write(contract={**CONTRACT, "govbus": said, "fields": street})
     catalogue, _grants = control.file.read_text(encoding="utf-8").split("grants:\n")
     control.file.write_text(catalogue, encoding="utf-8")
     made = Life(control, monkeypatch, capsys)
