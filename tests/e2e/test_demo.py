@@ -110,7 +110,7 @@ def test_whoever_was_granted_nothing_got_nothing(first: subprocess.CompletedProc
 def test_what_is_granted_was_asked_for_and_approved_by_two(
     first: subprocess.CompletedProcess[str], second: subprocess.CompletedProcess[str]
 ) -> None:
-    """Unconditional resources take no approval; tax is rejected; the second demo asks for what was revoked."""
+    """The unconditional takes no approval, tax is rejected, and what was revoked is asked for once more."""
     typed = [
         [
             line.partition(" s govbus ")[2].split()[:2]
