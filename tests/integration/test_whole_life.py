@@ -138,6 +138,10 @@ class Life:
         found = self.give("who-received", f"{self.ref}/{number}")["received"]
         return [(one["department"], one["grant"], one["version"], one["certainty"]) for one in found]
 
+    def held(self) -> dict[str, str]:
+        """Grants that a worker holds back, with the reason."""
+        return {one["grant"]: one["held"] for one in self.give("status")["grants"] if one["held"]}
+
     # -- processes ---------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -224,6 +228,7 @@ def life(
         {**field, "classification": "sensitive"} if field["name"] == "street" else field
         for field in CONTRACT["fields"]
     ]
+    # One partition, because a quota is shared out to all that there are.
     said = {**CONTRACT["govbus"], "partitions": 1}
     control.write(contract={**CONTRACT, "govbus": said, "fields": street})
     catalogue, _grants = control.file.read_text(encoding="utf-8").split("grants:\n")
@@ -327,7 +332,7 @@ def test_an_agreement_lives_from_the_catalogue_to_the_receipt(life: Life) -> Non
     glass = (
         "emergency", ref, "--for", "li", "--field", "id_number", "--field", "name",
         "--rows", "id_number >= '12'", "--purpose", "Flood", "--legal-basis", "Emergency Response Law",
-        "--hours", "1", "--why", "the dyke broke",
+        "--hours", "1", "--quota-records", "3", "--why", "the dyke broke",
     )  # fmt: skip
     life.refuse(*glass, "--as", "li")
     broken = life.give(*glass, "--as", "ops")
@@ -356,6 +361,13 @@ def test_an_agreement_lives_from_the_catalogue_to_the_receipt(life: Life) -> Non
     life.until_landed(grant, north)
     assert life.stopped("00") == ("shared", None)
 
+    # Its quota is used up: the next row comes by the ordinary agreement alone, and it is said why.
+    life.change(("15", "Name 15", "North"))
+    north.append({"id_number": "15", "street": "No", "name": None})
+    life.until_landed(grant, north)
+    eventually(lambda: life.held() == {broken["grant"]: "quota-used-up"}, what="a quota that is used up")
+    assert [row["id_number"] for row in life.landed(broken["grant"])] == ["12", "13", "14"]
+
     # The emergency's hour passes. Whoever keeps the bus records it; the rows go as the grant says.
     in_two_hours = datetime.now(UTC) + timedelta(hours=2)
     assert expire_due(life.control.store, life.control.bus, now=in_two_hours) == [broken["grant"]]
@@ -371,7 +383,7 @@ def test_an_agreement_lives_from_the_catalogue_to_the_receipt(life: Life) -> Non
     revoked = life.give("revoke", grant, "--data", "delete", "--wait", "30", "--why", "the end", by="zhao")
     receipt = revoked["receipt"]
     assert (revoked["state"], receipt["status"], receipt["duty"]) == ("revoked", "answered", "delete")
-    assert (receipt["rows_before"], receipt["rows_after"]) == (13, 0)
+    assert (receipt["rows_before"], receipt["rows_after"]) == (14, 0)
     assert life.landed(grant) == []
     eventually(
         lambda: topics.delivered(tax, grant) not in life.control.bus.cluster.topics(), what="the topic gone"
