@@ -59,7 +59,8 @@ def test_a_grant_that_may_not_deliver_now_is_not_being_brought_anywhere() -> Non
     assert backfills_of(known(state=GrantState.SUSPENDED), STANDS, {}) == {}
 
 
-def test_a_person_reads_done_of_expected() -> None:
+def test_a_person_reads_done_of_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     grant = {
         "grant": "tax-firms", "version": 1, "state": "active", "subscriber": "tax",
         "resource": "registrar.firms", "topic": TOPIC,
