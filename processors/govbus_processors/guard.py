@@ -12,7 +12,7 @@ delivery topic:
 3. The schema under that id has exactly the granted fields, names this grant, and gives no masked field a
    type that its mask cannot have made. Looked at once for each grant version.
 4. One record is decoded by fastavro, to the last byte, and no masked field of it holds what its mask
-   cannot have made.
+   cannot have made. (Where it holds a date that Python cannot, that is said of texts alone.)
 
 Of a sweep, whose keys the subscriber has held since before, it checks 1, and that all are tombstones.
 
@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from govbus import observe, topics
-from govbus.codec import Schema, decode_body, header, unframe
+from govbus.codec import Schema, decode_body, header, parse_schema, unframe
 from govbus.errors import GuardViolationError, RejectedRecordError
 from govbus.transform import Generalise, Grain, Keep, Null, Partial, Pseudonym, Redact, Transform, Truncate
 
@@ -81,6 +81,8 @@ class Guard:
         self._suspended: dict[str, _Version] = {}
         self._known: dict[str, tuple[_Version, Schema]] = {}
         self._looked_at: dict[str, _Looked] = {}
+        self._plain: dict[int, Schema] = {}
+        """Schemas without their logical types, by id."""
 
     def suspends(self, route: Route) -> bool:
         """Whether the route was caught, and its grants have not been published anew since."""
@@ -180,16 +182,42 @@ class Guard:
     def _check_record(self, route: Route, outputs: list[Output]) -> str | None:
         value = next((value for _, value, *_ in outputs if value is not None), None)
         transforms = {rule.name: rule.transform for rule in route.first.grant.fields}
-        key = decode_body(self._registry.schema(route.first.key_schema_id), unframe(outputs[0][0])[1])
-        shown: list[tuple[str, Any]] = list(key.items())
+        shown = self._fields(self._registry.schema(route.first.key_schema_id), outputs[0][0])
         if value is not None:
-            shown += decode_body(self._known[route.topic][1], unframe(value)[1]).items()
-        for name, held in shown:
+            shown += self._fields(self._known[route.topic][1], value)
+        for name, held, readable in shown:
             if name not in transforms:
                 return "fields"
-            if not _could_be(transforms[name], held):
+            transform = transforms[name]
+            if (readable or isinstance(transform, Null)) and not _could_be(transform, held):
                 return "value"
         return None
+
+    def _fields(self, schema: Schema, framed: bytes | None) -> list[tuple[str, Any, bool]]:
+        """Name and value of each field, and whether the value is as its logical type has it.
+
+        A source may have a date in the year 20000, which Avro can hold and Python cannot. Then the record
+        is read without logical types, and only texts and nulls in it are what they would be with them.
+        """
+        body = unframe(framed)[1]
+        try:
+            return [(name, held, True) for name, held in decode_body(schema, body).items()]
+        except RejectedRecordError:
+            plain = self._plain.get(schema.id)
+            if plain is None:
+                plain = self._plain[schema.id] = parse_schema(schema.id, _without_logical_types(schema.raw))
+            row = decode_body(plain, body)
+        return [(name, held, held is None or isinstance(held, str)) for name, held in row.items()]
+
+
+def _without_logical_types(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        kept = {name: value for name, value in node.items() if name != "logicalType"}
+        for name in ("type", "items", "values", "fields"):
+            if name in kept:
+                kept[name] = _without_logical_types(kept[name])
+        return kept
+    return [_without_logical_types(part) for part in node] if isinstance(node, list) else node
 
 
 def _topic_of(published: PublishedGrant) -> str:

@@ -15,6 +15,7 @@ from govbus_processors.batch import Batch, Outcome, Output, Slice
 from govbus_processors.exchange import Exchange
 from govbus_processors.guard import SAMPLES, Guard
 from govbus_processors.routes import Policy
+from support.avro_strategies import counted, varint
 from support.intake_bench import BUS_SCHEMAS, IntakeBench
 from support.policies import KEY, NOON, SOURCE, VALUE, a_grant, a_policy, firm, published, rules
 
@@ -170,6 +171,34 @@ def test_a_masked_field_of_a_type_that_its_mask_cannot_have_made_is_caught(spec:
 
     with pytest.raises(GuardViolationError):
         look(policy, {"code": "A", "name": b"x"}, _200=other)
+
+
+FAR_AWAY = 600_000_000_000_000
+"""Milliseconds: the year 20983, which Avro can hold and Python cannot."""
+
+
+def test_a_date_that_only_avro_can_hold_is_no_violation_and_hides_none() -> None:
+    policy = a_policy(published(a_grant(fields=rules("code", "staff", ("name", {"partial": {"head": 1}})))))
+    raw = dict(policy.routes[SOURCE][0].view_raw)
+    moment = {"type": "long", "logicalType": "timestamp-millis"}
+    fields = [{**f, "type": moment} if f["name"] == "staff" else f for f in raw["fields"]]
+    types = {field["name"]: field["type"] for field in fields}
+
+    def framed(name: str, *, tail: bytes = b"") -> bytes:
+        texts = {"code": "A", "name": name}
+        body = b"".join(
+            varint(FAR_AWAY)
+            if field == "staff"
+            else (varint(types[field].index("string")) if isinstance(types[field], list) else b"")
+            + counted(texts[field].encode())
+            for field in types
+        )
+        return b"\x00" + (200).to_bytes(4, "big") + body + tail
+
+    look(policy, framed("张**"), _200={**raw, "fields": fields})
+    for bad in (framed("张三丰"), framed("张**", tail=b"!")):
+        with pytest.raises(GuardViolationError):
+            look(policy, bad, _200={**raw, "fields": fields})
 
 
 # ---- on the path of a worker ----
