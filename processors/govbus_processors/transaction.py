@@ -14,7 +14,8 @@ When one of these fails, in this order (the intake's ``_take_back``):
    eight seconds, a commit for a minute, because until it is answered nobody knows
    whether it took place;
 6. what the batch staged is forgotten: cursors, key sets;
-7. the transaction is aborted, which is repeated for a minute like a commit;
+7. the transaction is aborted, which is repeated for as long as it may last: after
+   that the broker has done it;
 8. the partitions are set back to where they stand, and a little later the same
    records are read again. Nothing of them was visible.
 
@@ -55,9 +56,13 @@ _TRANSACTION_MS = 10_000
 """The broker aborts a transaction that is open for longer: so long can a frozen worker hold readers back."""
 
 _CALL_SECONDS = 8.0
-_END_SECONDS = 60.0
-"""How long a commit or an abort is asked for again. Which of the two it was is not known before the
-answer, so giving up means to stop: the next start asks the broker, and the offsets tell."""
+_COMMIT_SECONDS = 60.0
+"""How long a commit is asked for again. Whether it took place is not known before the answer, so giving
+up means to stop: the next start asks the broker, and the offsets tell."""
+
+_ABORT_SECONDS = _TRANSACTION_MS / 1_000
+"""How long an abort is asked for again. What is open for longer the broker aborts by itself, and the producer
+is then over. A worker need not wait for it: librdkafka may not find a coordinator again that was stopped."""
 
 _QUEUED_RECORDS = 2_000_000
 _QUEUED_KILOBYTES = 1_048_576
@@ -136,13 +141,13 @@ class ExactlyOnce:
         producer = self._get()
         if offsets:
             self._call(lambda: producer.send_offsets_to_transaction(list(offsets), group, _CALL_SECONDS))
-        self._call(lambda: producer.commit_transaction(_CALL_SECONDS), ends=True)
+        self._call(lambda: producer.commit_transaction(_CALL_SECONDS), ends=_COMMIT_SECONDS)
         self._begun = False
 
     def abort(self) -> None:
         """Abort; nothing of the batch was or will be visible to readers of committed records."""
         if self._begun:
-            self._call(lambda: self._get().abort_transaction(_CALL_SECONDS), ends=True)
+            self._call(lambda: self._get().abort_transaction(_CALL_SECONDS), ends=_ABORT_SECONDS)
             self._begun = False
 
     def _get(self) -> Producer:
@@ -150,9 +155,13 @@ class ExactlyOnce:
             raise FatalError("the transaction producer is not open")
         return self._producer
 
-    def _call(self, step: Any, *, ends: bool = False) -> None:
-        """Do one step, again while librdkafka says that the same call may be repeated."""
-        until = time.monotonic() + (_END_SECONDS if ends else _CALL_SECONDS)
+    def _call(self, step: Any, *, ends: float = 0.0) -> None:
+        """Do one step, again while librdkafka says that the same call may be repeated.
+
+        A step that ends the transaction is repeated for ``ends`` seconds; without an answer by then this
+        producer is over.
+        """
+        until = time.monotonic() + (ends or _CALL_SECONDS)
         while True:
             try:
                 step()
@@ -161,7 +170,7 @@ class ExactlyOnce:
                 if error.retriable() and not error.txn_requires_abort() and time.monotonic() < until:
                     continue
                 problem = broker_error(error)
-                lost = error.fatal() or (ends and error.retriable())
+                lost = error.fatal() or (ends > 0 and error.retriable())
                 if lost and not isinstance(problem, FatalError):
                     raise FatalError(f"the producer cannot go on: {error.name()}") from None
                 raise problem from None
