@@ -198,7 +198,7 @@ class TestStrangers:
         holding = [
             path
             for path in bus.home.root.rglob("*")
-            if any(word.encode() in content(path) for word in passwords)
+            if any(word.encode() in held for held in [content(path)] for word in passwords)
         ]
 
         assert len(passwords) >= 2
@@ -209,9 +209,12 @@ class TestStrangers:
 
 
 def content(path: Path) -> bytes:
-    """What a file holds; nothing where there is none any more: the broker removes its own at any time."""
+    """What a file holds; nothing where there is none any more: the broker removes its own at any time.
+
+    Its indexes are left out: offsets and times, in ten megabytes of zeros for each segment.
+    """
     try:
-        return path.read_bytes() if path.is_file() else b""
+        return path.read_bytes() if path.is_file() and not path.name.endswith("index") else b""
     except FileNotFoundError:
         return b""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -61,6 +62,8 @@ def _freeze_in_a_transaction(
             write()
             return False
         worker.signal(signal.SIGSTOP)
+        # The end of the transaction may have been asked for already; the broker carries it out meanwhile.
+        time.sleep(1.0)
         if _open_transactions(world, topic):
             return True
         worker.signal(signal.SIGCONT)
