@@ -292,7 +292,9 @@ def test_rows_whose_deletion_the_source_forgot_during_a_suspension_are_swept_als
     eventually(lambda: set(world.table(topic)) == kept, what="what is gone to be taken away")
     assert left > len(kept), "the sweep was over before the crash"
     tombstones = [code for code, row in world.rows(topic) if row is None]
-    assert sorted(tombstones) == sorted({f"k{number}" for number in range(1_000)} - kept)
+    # A kept row that the live stream had still to bring may go and come again; none goes twice.
+    assert set(tombstones) - kept == {f"k{number}" for number in range(1_000)} - kept
+    assert len(tombstones) == len(set(tombstones))
     assert all(row["staff"] == 2 for row in world.table(topic).values())
 
 
