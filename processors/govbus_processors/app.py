@@ -198,6 +198,10 @@ def _faust_app(worker: str, broker: BrokerSettings, state: Path) -> faust.App:
         consumer_auto_offset_reset="latest",
         web_enabled=False,
         stream_wait_empty=False,
+        # As for the intake's group. A worker that was killed is still a member when it starts again, and the
+        # group waits for it so long: with Faust's default, a minute in which nothing is delivered.
+        broker_session_timeout=6,
+        broker_heartbeat_interval=1,
         **options,
     )
 
