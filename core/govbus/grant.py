@@ -16,7 +16,7 @@ from typing import Any
 
 from govbus.catalogue import Resource, ResourceKind, ShareType
 from govbus.errors import TransformRefusedError
-from govbus.topics import is_name
+from govbus.topics import is_name, is_shared
 from govbus.transform import Transform, parse_transform
 
 LARGEST_QUOTA = 2**31 - 1
@@ -125,7 +125,7 @@ class PublishedGrant:
     @property
     def shared(self) -> bool:
         """Whether other grants may be delivered by the same records."""
-        return self.delivery_topic.startswith("govbus.shared.")
+        return is_shared(self.delivery_topic)
 
 
 def grant_key(grant_id: str) -> bytes:

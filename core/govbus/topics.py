@@ -73,6 +73,11 @@ def shared(owner: str, resource: str, view: str) -> str:
     return "govbus.shared.{}.{}.{}".format(*_checked(owner, resource, view))
 
 
+def is_shared(topic: str) -> bool:
+    """Say whether a delivery topic is one that several grants may share."""
+    return topic.startswith("govbus.shared.")
+
+
 def dead_letter(owner: str, resource: str) -> str:
     """Where records of a resource go that cannot be processed."""
     return "govbus.dead-letter.{}.{}".format(*_checked(owner, resource))

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from govbus.catalogue import ShareType
+from govbus.topics import is_shared
 from govbus_console.acls import Acl, Kind, shared_acl
 from govbus_console.cluster import Cluster
 from govbus_console.control.store import Snapshot
-
-_SHARED = "govbus.shared."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,7 @@ def reconcile(
         unwanted |= {
             acl
             for acl in cluster.acls(department)
-            if acl.kind is Kind.TOPIC and acl.name.startswith(_SHARED) and acl not in wanted
+            if acl.kind is Kind.TOPIC and is_shared(acl.name) and acl not in wanted
         }
     return AccessChange(
         closed=cluster.remove_acls(unwanted) if unwanted else frozenset(),
