@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+KERNELS := core/govbus/splice.py core/govbus/compiledview.py \
+	processors/govbus_processors/keyset.py processors/govbus_processors/slicework.py
 
 .PHONY: help setup demo test lint bench chaos wheel clean
 
@@ -12,7 +14,7 @@ help:  ## Show what can be made
 
 setup: .venv/ready  ## Create the environment, and install or name what the machine lacks
 
-.venv/ready: scripts/bootstrap pyproject.toml hatch_build.py core/govbus/splice.py
+.venv/ready: scripts/bootstrap pyproject.toml hatch_build.py $(KERNELS)
 	PYTHON=$(PYTHON) scripts/bootstrap
 	@touch $@
 

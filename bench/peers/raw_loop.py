@@ -26,6 +26,7 @@ def main() -> None:
             "enable.auto.offset.store": False,
             "fetch.wait.max.ms": 100,
             "queued.max.messages.kbytes": 131_072,
+            "fetch.queue.backoff.ms": 10,
         }
     )
     producer = Producer(

@@ -137,10 +137,14 @@ class Cursors:
         now: datetime,
         fresh: bool,
         held: Holder = nothing,
+        after: int | None = None,
     ) -> Slice:
-        """Pick the routes that take part in a live batch; stages what the policy changes about the others."""
+        """Pick the routes that take part in a live batch; stages what the policy changes about the others.
+
+        ``after`` is where the partition will stand when the batch before this one is committed, if one is.
+        """
         topic, partition = place
-        position = self._positions[place]
+        position = self._positions[place] if after is None else after
         start = messages[0].offset() if position is None else position
         taking_part: list[Route] = []
         refused: list[tuple[Route, str]] = []

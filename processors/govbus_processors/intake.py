@@ -16,6 +16,13 @@ One turn of its loop:
 5. load a piece of a key set, or bring one route a stretch further to the present;
 6. report, when there was nothing to commit.
 
+In the steady state, in which a batch changes nothing but positions and key sets, the
+next turn's 1 to 3 begin inside 4: what was put into the transaction is on its way, so
+the next batch is read and the agent works it out while this one is committed. If a
+rebalance comes with it, or the commit fails, both are set back; if the policy has
+changed meanwhile, the next one is worked out anew. Each still has a transaction, a
+policy and group metadata of its own.
+
 What happens when 3 to 6 fail is written down, step by step, in
 :mod:`govbus_processors.transaction`. When the end of it is that the worker ends, the
 thread ends with ``failure`` set.
@@ -26,7 +33,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -58,6 +65,7 @@ from govbus_processors.batch import Batch, Outcome, Output, Place, Slice, decisi
 from govbus_processors.checkpoint import Checkpoints
 from govbus_processors.cursors import Cursor, Cursors, Spent
 from govbus_processors.faults import broker_error, of_exception
+from govbus_processors.garbage import Collector
 from govbus_processors.guard import Guard
 from govbus_processors.holds import Hold, Holder
 from govbus_processors.keyset import KeySet
@@ -102,6 +110,29 @@ class Clock:
         """Return the time, with time zone."""
         self._latest = max(self._latest, datetime.now(UTC))
         return self._latest
+
+
+class RebalancedError(RetriableError):
+    """The partitions were dealt anew before a batch was committed; whoever has them now reads it again."""
+
+    code = "rebalanced"
+
+
+@dataclass(slots=True)
+class _Read:
+    """What one poll gave: a live batch, perhaps already with the agent."""
+
+    messages: list[Any]
+    group: Any
+    """The group's metadata at that time: the broker refuses the offsets of a member replaced since."""
+
+    batch: Batch | None = None
+    """As the agent has it; None until it is formed."""
+
+    @property
+    def places(self) -> set[Place]:
+        """The source partitions that it is of."""
+        return {(message.topic(), message.partition()) for message in self.messages}
 
 
 @dataclass(slots=True)
@@ -162,6 +193,7 @@ class Intake:
         self._checkpoints = checkpoints
         self._submit = submit
         self._clock = Clock()
+        self._collector = Collector()
         self._cursors = Cursors(forgets_after=timedelta(seconds=settings.sweep_after_seconds))
         self._guard = Guard(registry)
         self._quotas = Quotas(self._cursors, ZoneInfo(settings.quota_zone))
@@ -174,6 +206,9 @@ class Intake:
         self._loading: dict[Place, _Loading] = {}
         self._held: dict[Place, float] = {}
         """Paused source partitions, and when to look at them again (monotonic seconds)."""
+
+        self._ahead: _Read | None = None
+        """The batch after the one that is being committed."""
 
         self._pace = Pace(settings.batch_records)
         self._behind_seen: _Behind | None = None
@@ -208,11 +243,13 @@ class Intake:
     def _run(self) -> None:
         try:
             self._open()
+            self._collector.take_over()
             try:
                 while not self._stop.is_set():
                     self._turn()
                     if self._directory.failure is not None:
                         raise self._directory.failure
+                self._drop_ahead()
                 self._checkpoint_all()
                 self._commit_report(stopping=True)
             finally:
@@ -244,6 +281,8 @@ class Intake:
                 max_poll_interval_ms=300_000,
                 fetch_wait_max_ms=100,
                 queued_max_messages_kbytes=131_072,
+                # When the queue is full. A worker empties it in less than the second that is the default.
+                fetch_queue_backoff_ms=10,
             )
         )
         self._reader = Reader(self._broker)
@@ -299,26 +338,28 @@ class Intake:
         now = self._clock.now()
         policy, fresh = self._directory.policy, self._fresh()
         behind = self._behind(policy, now) if fresh else []
-        busy = bool(self._loading or self._counting or behind)
+        save = time.monotonic() >= self._checkpointed_at + _CHECKPOINT_EVERY
+        busy = bool(self._loading or self._counting or behind or save)
         epoch = self._epoch
-        messages = self._poll(0.0 if busy else _POLL_SECONDS)
-        if epoch != self._epoch:
-            self._read_again(messages)
-            messages = []
-        if messages:
-            self._live(messages)
+        read, self._ahead = self._ahead, None
+        if read is None:
+            read = self._read(0.0 if busy else _POLL_SECONDS, fill=self._settings.batch_wait_seconds)
+        if read is not None:
+            self._live(read, look_ahead=not busy)
         self._release()
-        if self._loading:
-            self._load_some()
-        elif self._counting:
-            self._count_some()
-        elif behind and epoch == self._epoch:
-            self._turns += 1
-            self._catch_up(*behind[self._turns % len(behind)])
+        if self._ahead is None:
+            if self._loading:
+                self._load_some()
+            elif self._counting:
+                self._count_some()
+            elif behind and epoch == self._epoch:
+                self._turns += 1
+                self._catch_up(*behind[self._turns % len(behind)])
+            if save:
+                self._checkpoint_one()
         self._report_if_due()
         self._measure_lag()
-        if time.monotonic() >= self._checkpointed_at + _CHECKPOINT_EVERY:
-            self._checkpoint_one()
+        self._collector.between_batches()
 
     def _behind(self, policy: Policy, now: datetime) -> list[tuple[Place, int, tuple[Route, ...]]]:
         """Which routes have to be caught up on: looked for when that may have changed, not every turn.
@@ -369,12 +410,21 @@ class Intake:
             else:
                 self._consumer.unsubscribe()
 
-    def _poll(self, seconds: float) -> list[Any]:
+    def _read(self, seconds: float, *, fill: float) -> _Read | None:
+        """Read a batch: wait so long for its first record, and then so long for it to fill."""
+        epoch = self._epoch
+        messages = self._poll(seconds, fill)
+        if epoch != self._epoch:
+            self._read_again(messages)
+            return None
+        return _Read(messages, self._consumer.consumer_group_metadata()) if messages else None
+
+    def _poll(self, seconds: float, fill: float) -> list[Any]:
         first = self._consumer.poll(seconds)
         if first is None:
             return []
         limit = self._pace.limit - 1
-        rest = self._consumer.consume(limit, timeout=self._settings.batch_wait_seconds) if limit else []
+        rest = self._consumer.consume(limit, timeout=fill) if limit else []
         good = []
         for message in (first, *rest):
             error = message.error()
@@ -489,49 +539,129 @@ class Intake:
 
     # ---- live batches ----
 
-    def _live(self, messages: list[Any]) -> None:
-        by_place: dict[Place, list[Any]] = {}
-        for message in messages:
-            by_place.setdefault((message.topic(), message.partition()), []).append(message)
-        policy, now = self._directory.policy, self._clock.now()
+    def _live(self, read: _Read, *, look_ahead: bool) -> None:
+        policy = self._directory.policy
         if not self._fresh():
             if not self._said_stale:
                 self._said_stale = True
                 _log.warning("policy not confirmed: nothing is delivered", extra={"worker": self._worker})
-            self._set_back(by_place, hold=_AGAIN_AFTER)
+            self._forget(read)
+            self._set_back(read.places, hold=_AGAIN_AFTER)
             return
         self._said_stale = False
-        slices = []
+        if read.batch is not None and read.batch.policy is not policy:
+            self._forget(read)
+        if read.batch is None:
+            batch, lacking = self._form(read, policy, {})
+            self._set_back(lacking, hold=_AGAIN_AFTER)
+            if not batch.slices:
+                return
+            read.batch = batch
+            self._submit(batch)
+        self._exchange(read.batch, read.group, live=True, look_ahead=look_ahead)
+
+    def _form(self, read: _Read, policy: Policy, after: Mapping[Place, int]) -> tuple[Batch, list[Place]]:
+        """Make a batch of what was read, without the partitions, named apart, that lack something.
+
+        ``after`` says where partitions will stand once the batch before is committed.
+        """
+        by_place: dict[Place, list[Any]] = {}
+        for message in read.messages:
+            by_place.setdefault((message.topic(), message.partition()), []).append(message)
+        batch, lacking = Batch(policy=policy, now=self._clock.now(), slices=[]), []
         for place, records in by_place.items():
             if place not in self._cursors.places:
                 continue
-            if place[0] not in policy.resources or self._load_what_lacks(place, policy, now):
-                self._set_back([place], hold=_AGAIN_AFTER)
-            else:
-                held = self._holder(now, live_records=len(records))
-                slices.append(
-                    self._cursors.live_slice(place, records, policy=policy, now=now, fresh=True, held=held)
+            if place[0] not in policy.resources or self._load_what_lacks(place, policy, batch.now):
+                lacking.append(place)
+                continue
+            held = self._holder(batch.now, live_records=len(records))
+            batch.slices.append(
+                self._cursors.live_slice(
+                    place,
+                    records,
+                    policy=policy,
+                    now=batch.now,
+                    fresh=True,
+                    held=held,
+                    after=after.get(place),
                 )
-        if slices:
-            self._exchange(Batch(policy=policy, now=now, slices=slices), live=True)
+            )
+        return batch, lacking
 
-    def _exchange(self, batch: Batch, *, live: bool, settle: Callable[[Outcome], None] | None = None) -> None:
-        """Have a batch worked out and commit it; on a fault that passes, set everything back."""
+    def _look_ahead(self, batch: Batch, outcome: Outcome) -> None:
+        """Read the batch after this one; let the agent begin with it where this one changes nothing for it.
+
+        Raises:
+            RebalancedError: a rebalance came first, so this one must not be committed.
+        """
+        epoch = self._epoch
+        read = self._read(0.0, fill=0.0)
+        if epoch != self._epoch:
+            raise RebalancedError("the partitions were dealt anew")
+        if read is None:
+            return
+        self._ahead = read
+        if self._cursors.staged():
+            return  # what a quota has left, say, is known when this one is committed
+        following, lacking = self._form(read, batch.policy, outcome.next_offsets)
+        if self._cursors.staged():
+            # A grant has expired since, for instance: that is for the next batch's own transaction.
+            self._cursors.rollback()
+        elif following.slices and not lacking:
+            read.batch = following
+            self._submit(following)
+
+    def _drop_ahead(self) -> set[Place]:
+        """Forget the batch after the one at hand, and say which partitions it was of: they are behind it."""
+        read, self._ahead = self._ahead, None
+        if read is None:
+            return set()
+        self._forget(read)
+        return read.places
+
+    def _forget(self, read: _Read) -> None:
+        """Make it as if the agent had never had a batch."""
+        if read.batch is not None:
+            try:
+                self._await_agent(read.batch)
+            except RetriableError as error:
+                _log.warning("batch set back", extra={"code": error.code, "worker": self._worker})
+            read.batch = None
+            self._membership.rollback()
+
+    def _exchange(
+        self,
+        batch: Batch,
+        group: Any,
+        *,
+        live: bool,
+        look_ahead: bool = False,
+        settle: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        """Wait for what the agent makes of a batch and commit it; on a fault that passes, set all back."""
         began = time.monotonic()
         places = [part.place for part in batch.slices]
         try:
-            group = self._consumer.consumer_group_metadata()
             outcome = self._await_agent(batch)
             self._guard.check(batch, outcome)
             if settle is not None:
                 settle(outcome)
             self._spend(batch, outcome)
             moved = dict(outcome.next_offsets) if live else {}
-            self._commit(batch.policy, outcome, moved, places, group)
+            meanwhile = partial(self._look_ahead, batch, outcome)
+            self._commit(
+                batch.policy,
+                outcome,
+                moved,
+                places,
+                group,
+                meanwhile=meanwhile if look_ahead and not outcome.waiting else None,
+            )
         except RetriableError as error:
-            self._take_back(error)
-            if live:
-                self._set_back(places, hold=_AGAIN_AFTER)
+            behind = self._take_back(error)
+            if live and not isinstance(error, RebalancedError):
+                self._set_back(behind.union(places), hold=_AGAIN_AFTER)
             return
         self._membership.commit()
         self._quotas.commit()
@@ -542,18 +672,22 @@ class Intake:
         if live and outcome.waiting:
             self._set_back(outcome.waiting, hold=_AGAIN_AFTER)
 
-    def _take_back(self, error: RetriableError) -> None:
-        """Make it as if a batch had never been begun, here and at the broker."""
+    def _take_back(self, error: RetriableError) -> set[Place]:
+        """Make it as if a batch, and the one after it, had never been begun, here and at the broker.
+
+        Returns the partitions of the one after it.
+        """
         _log.warning("batch set back", extra={"code": error.code, "worker": self._worker})
         observe.transactions.labels("aborted").inc()
+        behind = self._drop_ahead()
         self._cursors.rollback()
-        self._membership.rollback()
+        self._membership.retract()
         self._quotas.rollback()
         self._behind_seen = None  # a route may be held back from now on
         self._guarantee.abort()
+        return behind
 
     def _await_agent(self, batch: Batch) -> Outcome:
-        self._submit(batch)
         until = time.monotonic() + _AGENT_SECONDS
         while time.monotonic() < until:
             try:
@@ -570,9 +704,15 @@ class Intake:
         moved: dict[Place, int],
         places: Sequence[Place],
         group: Any,
+        *,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
-        """Make one batch visible; the order is that of :mod:`govbus_processors.transaction`."""
+        """Make one batch visible; the order is that of :mod:`govbus_processors.transaction`.
+
+        ``meanwhile`` is done when everything is put and before the offsets are: librdkafka is sending then.
+        """
         guarantee = self._guarantee
+        self._membership.seal()
         guarantee.begin()
         for topic, records in outcome.deliveries.items():
             if records:
@@ -590,6 +730,8 @@ class Intake:
         if self._cursors.staged():
             guarantee.put(topics.PROGRESS, self._progress_records(policy))
         self._put_report(policy.offset, stopping=False)
+        if meanwhile is not None:
+            meanwhile()
         if not self._fresh():
             raise BrokerUnavailableError("the lease ran out before the commit")
         offsets = []
@@ -937,7 +1079,9 @@ class Intake:
                 observe.backfill_remaining.labels(route.label).set(target - reached)
 
         part = Slice(place=place, start=offset, messages=messages, routes=routes, live=False)
-        self._exchange(Batch(policy=policy, now=now, slices=[part]), live=False, settle=settle)
+        batch = Batch(policy=policy, now=now, slices=[part])
+        self._submit(batch)
+        self._exchange(batch, self._consumer.consumer_group_metadata(), live=False, settle=settle)
         if arrived:
             self._begin_sweeps(place, target, routes)
 

@@ -133,13 +133,25 @@ class KeySet:
 
     def commit(self) -> None:
         """Let the changes since the last commit stand."""
-        self.changes += len(self._undo)
-        self._undo.clear()
+        self.settle(self.seal())
 
     def rollback(self) -> None:
         """Take the changes since the last commit back."""
-        while self._undo:
-            change = self._undo.pop()
+        self.undo(self.seal())
+
+    def seal(self) -> list[tuple[Any, ...]]:
+        """End one batch and return its changes, for :meth:`settle` or :meth:`undo`; the next one begins."""
+        sealed, self._undo = self._undo, []
+        return sealed
+
+    def settle(self, sealed: list[tuple[Any, ...]]) -> None:
+        """Let a batch's changes stand."""
+        self.changes += len(sealed)
+
+    def undo(self, sealed: list[tuple[Any, ...]]) -> None:
+        """Take a batch's changes back; those of a later batch must have been taken back before."""
+        while sealed:
+            change = sealed.pop()
             if cython.compiled:
                 if change[0]:
                     self._remove(change[1], change[2])

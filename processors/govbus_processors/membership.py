@@ -6,12 +6,16 @@ whether the subscriber holds the row. That state *is* the compacted delivery
 topic: a key with a value is in the view, a tombstone takes it out. What is kept
 here is a digest of each key that is in.
 
-Changes that a batch makes stand with :meth:`Membership.commit`, or are taken
-back with :meth:`Membership.rollback`, exactly as the transaction does that they
-belong to.
+Changes that a batch makes are sealed when it is complete, and then stand with
+:meth:`Membership.commit` or are taken back with :meth:`Membership.retract`, exactly
+as the transaction does that they belong to. The next batch may be worked out while
+the sealed one is being committed: its changes are on top, and go first when the
+sealed ones have to go.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from govbus_processors.batch import Place
 from govbus_processors.keyset import KeySet
@@ -26,6 +30,9 @@ class Membership:
         self._touched: dict[Place, KeySet] = {}
         """Those that a batch under way was given: a worker may hold ten thousand others."""
 
+        self._sealed: dict[Place, tuple[KeySet, list[tuple[Any, ...]]]] = {}
+        """What the batch changed that is being committed."""
+
     def loaded(self, place: Place) -> bool:
         """Whether the key set of a delivery topic's partition is complete and may be relied on."""
         return place in self._sets
@@ -37,7 +44,7 @@ class Membership:
 
     def suspend(self) -> None:
         """Rely on nothing: other workers may write the delivery topics from now on."""
-        self.rollback()
+        self.retract()
         self._suspended |= self._sets
         self._sets = {}
 
@@ -69,14 +76,28 @@ class Membership:
         keys = self._touched[topic, partition] = self._sets[topic, partition]
         return keys
 
+    def seal(self) -> None:
+        """The batch under way is complete; whatever is changed from now on is the next one's."""
+        if self._sealed:
+            raise RuntimeError("two batches cannot be committed at the same time")
+        touched, self._touched = self._touched, {}
+        self._sealed = {place: (keys, keys.seal()) for place, keys in touched.items()}
+
     def commit(self) -> None:
-        """Let what the batch changed in every set stand."""
-        for keys in self._touched.values():
-            keys.commit()
-        self._touched.clear()
+        """Let what the sealed batch changed stand, whatever is changed on top of it meanwhile."""
+        for keys, changes in self._sealed.values():
+            keys.settle(changes)
+        self._sealed = {}
 
     def rollback(self) -> None:
-        """Take back what the batch changed in every set."""
+        """Take back what the batch under way changed; a sealed one is not touched."""
         for keys in self._touched.values():
             keys.rollback()
-        self._touched.clear()
+        self._touched = {}
+
+    def retract(self) -> None:
+        """Take back what the batch under way changed, and then what the sealed one did."""
+        self.rollback()
+        for keys, changes in self._sealed.values():
+            keys.undo(changes)
+        self._sealed = {}

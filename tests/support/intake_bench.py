@@ -14,7 +14,7 @@ from govbus.settings import BrokerSettings, ExchangeSettings
 from govbus_processors.batch import Batch, Output
 from govbus_processors.checkpoint import Checkpoints
 from govbus_processors.exchange import Exchange, SchemaBook
-from govbus_processors.intake import Intake
+from govbus_processors.intake import Intake, _Read
 from govbus_processors.keyset import KeySet
 from govbus_processors.membership import Membership
 from govbus_processors.routes import Policy
@@ -121,7 +121,7 @@ class IntakeBench:
 
     def live(self, messages: list[Any]) -> None:
         """Exchange what the consumer would have read."""
-        self.intake._live(messages)
+        self.intake._live(_Read(messages, group=None), look_ahead=False)
 
     def sent(self, topic: str) -> list[Output]:
         """What was committed on a topic."""

@@ -108,10 +108,19 @@ class _Consumer:
         self.serve: Callable[[], object] | None = None
         """What the next poll has to serve first: a rebalance. It goes on to read in the same call."""
 
+        self.after: Callable[[], object] | None = None
+        """The same for the poll after a poll that gave something: while what it gave is being committed."""
+
     def poll(self, _seconds: float) -> Stored | None:
         if self.serve is not None:
             serve, self.serve = self.serve, None
             serve()
+        first = self._first()
+        if first is not None and self.serve is None:
+            self.serve, self.after = self.after, None
+        return first
+
+    def _first(self) -> Stored | None:
         for place in self.positions:
             for record in self.bus.logs.get(place, []):
                 if record.offset() >= self.positions[place]:
@@ -250,13 +259,7 @@ class HandDriven:
     ) -> None:
         self.bus = bus
         for policy in directory.versions:
-            for routes in policy.routes.values():
-                for route in routes:
-                    for number, raw in (
-                        (route.first.value_schema_id, route.view_raw),
-                        (route.first.key_schema_id, route.key_raw),
-                    ):
-                        bus.schemas[number] = parse_schema(number, raw)
+            self.learn(policy)
         membership = Membership()
         self.exchange = Exchange(
             worker="w",
@@ -282,6 +285,16 @@ class HandDriven:
         self.intake._reader = _Reader(bus)  # type: ignore[assignment]
         self.intake._guarantee = self.transactions
         self.intake._schemas = dict(_BUS_SCHEMAS)
+
+    def learn(self, policy: Policy) -> None:
+        """Register the schemas of a policy's views."""
+        for routes in policy.routes.values():
+            for route in routes:
+                for number, raw in (
+                    (route.first.value_schema_id, route.view_raw),
+                    (route.first.key_schema_id, route.key_raw),
+                ):
+                    self.bus.schemas[number] = parse_schema(number, raw)
 
     def assign(self, *places: Place) -> HandDriven:
         """Give it source partitions, as a rebalance does."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from govbus_processors.keyset import KeySet
 from govbus_processors.membership import Membership
 
@@ -113,15 +117,13 @@ def test_a_key_set_that_was_set_aside_is_not_relied_on_until_its_tail_was_read()
 
 
 class _CountedKeys(KeySet):
-    """Notes how often it was asked to let changes stand, or to take them back."""
+    """Notes how often a batch was ended in it."""
 
     asked = 0
 
-    def commit(self) -> None:
+    def seal(self) -> list[tuple[Any, ...]]:
         self.asked += 1
-
-    def rollback(self) -> None:
-        self.asked += 1
+        return super().seal()
 
 
 def test_a_batch_ends_for_the_key_sets_that_it_was_given_and_no_other() -> None:
@@ -132,9 +134,73 @@ def test_a_batch_ends_for_the_key_sets_that_it_was_given_and_no_other() -> None:
     membership.install(("t", 1), other)
 
     membership.of("t", 0)
+    membership.seal()
     membership.commit()
+    membership.seal()
     membership.commit()
     membership.of("t", 0)
-    membership.rollback()
+    membership.seal()
+    membership.retract()
 
     assert (given.asked, other.asked) == (2, 0)
+
+
+def two_batches() -> tuple[Membership, KeySet]:
+    """One batch is being committed, the next one is on top of it, in one key set that held ``gone``."""
+    membership, keys = Membership(), KeySet()
+    keys.load(b"gone", present=True)
+    membership.install(("t", 0), keys)
+    first = membership.of("t", 0)
+    first.enter(b"a")
+    first.leave(b"gone")
+    membership.seal()
+    second = membership.of("t", 0)
+    second.enter(b"b")
+    second.leave(b"a")
+    return membership, keys
+
+
+def held(keys: KeySet, *asked: bytes) -> list[bytes]:
+    """Which of these rows a subscriber holds."""
+    found = [key for key in asked if keys.leave(key)]
+    keys.rollback()
+    return found
+
+
+def test_what_a_batch_changed_stands_while_the_next_one_is_taken_back() -> None:
+    membership, keys = two_batches()
+
+    membership.commit()
+    membership.rollback()
+
+    assert held(keys, b"gone", b"a", b"b") == [b"a"]
+
+
+def test_a_batch_that_fails_takes_the_next_one_with_it() -> None:
+    membership, keys = two_batches()
+
+    membership.retract()
+
+    assert held(keys, b"gone", b"a", b"b") == [b"gone"]
+
+
+def test_the_next_batch_can_be_worked_out_again_before_the_one_before_it_stands() -> None:
+    """A schema was fetched, say; the sealed changes must be under it both times."""
+    membership, keys = two_batches()
+
+    membership.rollback()
+    again = membership.of("t", 0)
+    a_is_held = again.leave(b"a")
+    membership.commit()
+    membership.seal()
+    membership.commit()
+
+    assert a_is_held
+    assert held(keys, b"gone", b"a", b"b") == []
+
+
+def test_two_batches_are_never_committed_at_the_same_time() -> None:
+    membership, _ = two_batches()
+
+    with pytest.raises(RuntimeError, match="same time"):
+        membership.seal()
