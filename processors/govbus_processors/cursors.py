@@ -19,6 +19,12 @@ forgotten deletions that it has not seen: a compacted topic keeps a tombstone fo
 ``delete.retention.ms`` and not longer. From 0 on it sees every row that there
 still is, so what the subscriber holds and was not delivered again by then is
 gone: it is swept (:mod:`govbus_processors.sweep`) before the route goes live.
+
+A live route can have missed deletions too, when nobody served its partition for so
+long. That is found out when the partition is assigned (:mod:`govbus_processors.recency`):
+its live routes are then behind, since the partition was last read to its end. The first
+transaction that moves the partition stores that for all of them, so that no crash
+forgets it.
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ from govbus.catalogue import ResourceKind
 from govbus.policy import Effect
 from govbus_processors.batch import Place, Slice
 from govbus_processors.holds import Hold, Holder, nothing
+from govbus_processors.recency import Recency
 
 if TYPE_CHECKING:
     from govbus_processors.routes import Policy, Route
@@ -89,10 +96,23 @@ class Cursors:
         self._positions: dict[Place, int | None] = {}
         self._fed: dict[Place, set[str]] = {}
         """The delivery topics that have, or had, a cursor in a source partition."""
+
+        self._unsaved: dict[Place, set[str]] = {}
+        """Delivery topics whose cursors were found to have missed something, until that is stored."""
+
+        self.recency = Recency(forgets_after=forgets_after)
         self.revision = 0
         """Another one whenever :meth:`behind` may answer differently, time and policy aside."""
 
-    def assign(self, place: Place, position: int | None, stored: Mapping[str, Cursor]) -> None:
+    def assign(
+        self,
+        place: Place,
+        position: int | None,
+        stored: Mapping[str, Cursor],
+        *,
+        note: str | None = None,
+        missed_since: datetime | None = None,
+    ) -> None:
         """Begin to serve a source partition.
 
         Args:
@@ -100,12 +120,27 @@ class Cursors:
             position: the group's committed offset, or None when nothing was ever committed: then
                 every route is live from the first record on.
             stored: the cursors from ``govbus.progress``, by delivery topic.
+            note: what the offset was committed with.
+            missed_since: since when deletions may have been forgotten that nobody has read; None: none.
         """
         self.revision += 1
         self._positions[place] = position
         self._fed[place] = set(stored)
+        self.recency.assign(place, note)
         for topic, cursor in stored.items():
             self._cursors[topic, place[1]] = cursor
+        if missed_since is not None:
+            self._set_behind(place, missed_since)
+
+    def _set_behind(self, place: Place, since: datetime) -> None:
+        """The live routes of a partition have missed something since a moment."""
+        position = self._positions[place]
+        for topic in self._fed[place]:
+            cursor = self._cursors[topic, place[1]]
+            if cursor.live:
+                stood = cursor.offset if position is None else position
+                self._cursors[topic, place[1]] = replace(cursor, live=False, offset=stood, since=since)
+                self._unsaved.setdefault(place, set()).add(topic)
 
     def clear(self) -> None:
         """Serve nothing any more."""
@@ -114,6 +149,8 @@ class Cursors:
         self._staged.clear()
         self._positions.clear()
         self._fed.clear()
+        self._unsaved.clear()
+        self.recency.clear()
 
     @property
     def places(self) -> list[Place]:
@@ -171,6 +208,9 @@ class Cursors:
             cursor = self._cursors.get((name, partition))
             if cursor is not None and cursor.live:
                 self._staged[name, partition] = replace(cursor, live=False, offset=start, since=now)
+        for name in self._unsaved.get(place, ()):
+            # The partition moves, and with the next note it would look as if nothing had been missed.
+            self._staged.setdefault((name, partition), self._cursors[name, partition])
         return Slice(
             place=place,
             start=start,
@@ -293,8 +333,29 @@ class Cursors:
                 self._cursors.pop(key, None)
             else:
                 self._cursors[key] = cursor
+        self._forget_saved()
         self._staged.clear()
         self._positions.update(moved)
+        for place, position in moved.items():
+            self._reach(place, position)
+
+    def look(self, place: Place, end: int, now: datetime) -> None:
+        """Take down where a source partition ended, asked for after ``now``."""
+        self.recency.look(place, end, now)
+        position = self._positions[place]
+        if position is not None:
+            self._reach(place, position)
+
+    def _reach(self, place: Place, position: int) -> None:
+        # Until it is stored what was missed, only the old note says so.
+        if place not in self._unsaved:
+            self.recency.reach(place, position)
+
+    def _forget_saved(self) -> None:
+        for place, names in list(self._unsaved.items()):
+            names -= {topic for topic, partition in self._staged if partition == place[1]}
+            if not names:
+                del self._unsaved[place]
 
     def _stands_elsewhere(self, key: Key, staged: Cursor | None) -> bool:
         """Whether more is staged than what was used of a quota: that changes with every live batch."""

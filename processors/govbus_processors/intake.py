@@ -95,6 +95,9 @@ _WORTH_A_CHECKPOINT = 10_000
 """Changes of a key set; below that, reading the tail again is quicker than writing the whole."""
 
 _ASK_SECONDS = 10.0
+_ENDS_AT_ONCE = 10
+_ENDS_AGAIN = 60.0
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _LOAD_RECORDS = 50_000
 _LOAD_SECONDS = 0.05
 _AGENT_SECONDS = 60.0
@@ -225,6 +228,9 @@ class Intake:
         self._looked_at = -_REPORT_EVERY
         self._turns = 0
         self._measured_at = 0.0
+        self._look_at = 0.0
+        """When to ask again where partitions end (monotonic seconds)."""
+
         self._checkpointed_at = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
@@ -359,6 +365,7 @@ class Intake:
                 self._checkpoint_one()
         self._report_if_due()
         self._measure_lag()
+        self._look_for_ends()
         self._collector.between_batches()
 
     def _behind(self, policy: Policy, now: datetime) -> list[tuple[Place, int, tuple[Route, ...]]]:
@@ -395,6 +402,21 @@ class Intake:
                 lag[resource] = lag.get(resource, 0) + max(behind, 0)
         for resource, records in lag.items():
             observe.exchange_lag_records.labels(resource).set(records)
+
+    def _look_for_ends(self) -> None:
+        """Ask where partitions end that have not been looked at for a while: a few, so that nothing waits."""
+        if time.monotonic() < self._look_at:
+            return
+        now, resources = self._clock.now(), self._directory.policy.resources
+        due = [place for place in self._cursors.recency.due(now) if place[0] in resources]
+        self._look_at = time.monotonic() + (_LOOK_AGAIN if len(due) > _ENDS_AT_ONCE else _ENDS_AGAIN)
+        try:
+            for place in due[:_ENDS_AT_ONCE]:
+                self._cursors.look(place, self._reader.end(place), now)
+        except RetriableError as error:
+            # Not soon again: while a broker is asked that does not answer, nothing else is done.
+            self._look_at = time.monotonic() + _ENDS_AGAIN
+            _log.warning("the end of a partition cannot be asked for now", extra={"code": error.code})
 
     def _subscribe(self) -> None:
         wanted = frozenset(self._directory.policy.resources)
@@ -463,6 +485,7 @@ class Intake:
                     # Not the same as "nothing was ever committed", which begins at the first record.
                     raise broker_error(place.error)
             self._read_stored_cursors()
+            missed = [self._missed_since(place) for place in committed]
         except (KafkaException, RetriableError):
             # Without knowing where to begin, begin nowhere; leaving makes the group deal again.
             _log.warning("assignment given back: offsets cannot be read", extra={"worker": self._worker})
@@ -470,10 +493,12 @@ class Intake:
             consumer.unsubscribe()
             self._subscribed = frozenset()
             return
-        for place in committed:
+        for place, since in zip(committed, missed, strict=True):
             key = (place.topic, place.partition)
             position = place.offset if place.offset >= 0 else None
-            self._cursors.assign(key, position, self._stored.cursors.get(key, {}))
+            stored = self._stored.cursors.get(key, {})
+            self._cursors.assign(key, position, stored, note=place.metadata, missed_since=since)
+            self._look_at = 0.0
             place.offset = OFFSET_BEGINNING if position is None else position
         routes = self._directory.policy.routes
         self._membership.retain(
@@ -481,6 +506,22 @@ class Intake:
         )
         consumer.assign(committed)
         _log.info("partitions assigned", extra={"count": len(committed), "worker": self._worker})
+
+    def _missed_since(self, place: TopicPartition) -> datetime | None:
+        """Since when the source may have forgotten deletions that nobody read; None when it cannot have."""
+        key = (place.topic, place.partition)
+        if place.offset >= 0:
+            since = self._cursors.recency.forgotten_since(place.metadata, self._clock.now())
+        else:
+            # There was an offset when these cursors were stored: the broker has forgotten it.
+            since = _LONG_AGO if self._stored.cursors.get(key) else None
+        if since is None or self._reader.end(key) <= place.offset:
+            return None
+        _log.warning(
+            "not read for longer than deletions are kept: its grants are brought on anew",
+            extra={"topic": place.topic, "partition": place.partition, "worker": self._worker},
+        )
+        return since
 
     def _on_revoke(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         self._epoch += 1
@@ -738,7 +779,7 @@ class Intake:
         for place in places:
             offset = moved.get(place, self._cursors.position(place))
             if offset is not None:
-                offsets.append(TopicPartition(*place, offset))
+                offsets.append(TopicPartition(*place, offset, self._cursors.recency.note(place)))
         guarantee.commit(offsets, group)
         self._reported(policy.offset)
         observe.transactions.labels("committed").inc()
@@ -985,7 +1026,8 @@ class Intake:
             self._guarantee.begin()
             self._put_report(self._directory.policy.offset, stopping=False)
             self._guarantee.commit(
-                [TopicPartition(*source, position)], self._consumer.consumer_group_metadata()
+                [TopicPartition(*source, position, self._cursors.recency.note(source))],
+                self._consumer.consumer_group_metadata(),
             )
         except RetriableError as error:
             _log.warning("no checkpoint", extra={"code": error.code, "topic": place[0]})
@@ -1194,7 +1236,14 @@ class Intake:
         offset = self._directory.policy.offset
         self._guarantee.begin()
         self._put_report(offset, stopping=stopping)
-        self._guarantee.commit([], None)
+        recency = self._cursors.recency
+        told = [
+            TopicPartition(*place, position, recency.note(place))
+            for place in recency.news
+            if not stopping and (position := self._cursors.position(place)) is not None
+        ]
+        self._guarantee.commit(told, self._consumer.consumer_group_metadata() if told else None)
+        recency.told()
         self._reported(offset)
 
     def _put_report(self, offset: int, *, stopping: bool) -> None:

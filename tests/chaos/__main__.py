@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from chaos.run import Verdict, run
+from chaos.mutations import MUTATIONS
+from chaos.run import SETTLED_WITHIN, Plan, Verdict, run
 
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -38,13 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 folder, wanted.logs, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.secret")
             )
 
-    verdict = run(
+    plan = Plan(
         seed=seed,
         seconds=wanted.seconds,
         quiet_every=wanted.quiet_every,
         rate=wanted.rate,
-        keep_logs=keep_logs,
+        only=frozenset(wanted.only),
+        mutation=wanted.mutation,
+        settled_within=wanted.settled_within,
     )
+    verdict = run(plan, keep_logs=keep_logs)
     print(json.dumps(asdict(verdict), indent=2, ensure_ascii=False) if wanted.json else table(verdict))
     return 0 if verdict.good else 1
 
@@ -67,7 +71,8 @@ def table(verdict: Verdict) -> str:
     ]
     width = max(len(name) for name, _ in lines)
     table = "\n".join(f"{name:{width}}  {value}".rstrip() for name, value in lines)
-    return "\n".join([f"{verdict.seconds:.0f} s, seed {verdict.seed}", "", table, *verdict.cases])
+    changed = "" if verdict.mutation is None else f", engine changed: {verdict.mutation}"
+    return "\n".join([f"{verdict.seconds:.0f} s, seed {verdict.seed}{changed}", "", table, *verdict.cases])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=300.0, help="how long the storm lasts")
     parser.add_argument("--quiet-every", type=float, default=45.0, help="seconds between two quiet points")
     parser.add_argument("--rate", type=int, default=200, help="records written a second")
+    parser.add_argument("--only", action="append", default=[], help="draw this fault alone; may be repeated")
+    parser.add_argument("--mutation", choices=sorted(MUTATIONS), help="put this fault into the engine first")
+    parser.add_argument(
+        "--settled-within", type=float, default=SETTLED_WITHIN, help="seconds after which what is due is lost"
+    )
     parser.add_argument("--logs", type=Path, help="a directory to keep the workers' logs in")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser

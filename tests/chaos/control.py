@@ -164,12 +164,12 @@ class Control:
 
     # ---- what becomes of them ----
 
-    def amend(self, held: Held) -> None:
+    def amend(self, held: Held, *, certain: bool | None = None) -> None:
         """Give a grant other rows or fields; sometimes see to it that the old ones are out of use."""
         before = held.agreement.latest.view
         view = some_view(self._dice, before.key, other_than=before)
         _, offset = self._next(held, view=view)
-        if self._dice.random() < 0.5:
+        if self._dice.random() < 0.5 if certain is None else certain:
             self._pass(held, offset, closed=False)
 
     def suspend(self, held: Held) -> None:
@@ -182,8 +182,31 @@ class Control:
         """Publish what no worker can read as a grant; it is suspended by that, and the model calls it so."""
         held.agreement.open = False
         held.state = GrantState.SUSPENDED
-        offset = held.owner.say(grant_key(held.published[0].grant.id), b"from a version to come")
+        offset = self.garble(held)
         self._pass(held, offset, closed=True)
+
+    def garble(self, held: Held) -> int:
+        """Publish what no worker can read as a grant, wait for nothing, and return the offset."""
+        return held.owner.say(grant_key(held.published[0].grant.id), b"from a version to come")
+
+    def repair(self, held: Held) -> None:
+        """Publish the grant so that it can be read: what was missed meanwhile is due, and nothing twice."""
+        self._next(held)
+
+    def close_everything(self) -> list[tuple[Agreement, Barrier]]:
+        """Note that from now on nothing is delivered under any grant, until :meth:`reopen`."""
+        closed = []
+        for held in self.candidates(GrantState.ACTIVE):
+            agreement = held.agreement
+            closing = Barrier(offsets=self.readable(agreement), least_version=1, closed=True)
+            agreement.barriers.append(closing)
+            closed.append((agreement, closing))
+        return closed
+
+    def reopen(self, closed: Iterable[tuple[Agreement, Barrier]]) -> None:
+        """Note that deliveries are allowed again, and that there were none."""
+        for agreement, closing in closed:
+            closing.reopened.extend(self.readable(agreement))
 
     def resume(self, held: Held) -> None:
         """Let deliveries go on, once it is noted that there were none."""

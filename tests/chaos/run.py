@@ -15,6 +15,7 @@ from chaos.control import Control, Owner
 from chaos.ground import Ground, ground
 from chaos.judge import Broken, Findings, Judge
 from chaos.model import View, keep
+from chaos.mutations import program
 from chaos.reading import Subscriber, timestamps
 from chaos.storm import Storm
 from chaos.traffic import Traffic
@@ -22,9 +23,37 @@ from chaos.views import EVERY_ROW
 
 _log = logging.getLogger("chaos")
 
-_SETTLED_WITHIN = 120.0
+SETTLED_WITHIN = 120.0
+"""Seconds that everything has for arriving once the harm is over; what has not come by then is lost."""
+
 _LINGER = 2.0
 """Seconds after everything has arrived, in which a repetition would."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is to be."""
+
+    seed: int
+    seconds: float
+    """How long the storm lasts, quiet points aside."""
+
+    quiet_every: float = 45.0
+    """Seconds of faults between two quiet points."""
+
+    rate: int = 200
+    """Records written a second."""
+
+    least: int = 1
+    """So many faults at least, also when the time is over."""
+
+    only: frozenset[str] = frozenset()
+    """Names of the faults to draw from; empty: all."""
+
+    mutation: str | None = None
+    """What is put into the engine by hand (:mod:`chaos.mutations`)."""
+
+    settled_within: float = SETTLED_WITHIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +72,8 @@ class Verdict:
     ended_alone: dict[str, int]
     broken: dict[str, int]
     cases: tuple[str, ...]
+    mutation: str | None = None
+    """What was put into the engine by hand, so that promises break."""
 
     @property
     def good(self) -> bool:
@@ -58,12 +89,13 @@ class Verdict:
 class Run:
     """Everything of one run, once the bus is there."""
 
-    def __init__(self, here: Ground, folder: Path, *, seed: int, rate: int, stack: ExitStack) -> None:
+    def __init__(self, here: Ground, folder: Path, plan: Plan, stack: ExitStack) -> None:
         self._here = here
+        self._plan = plan
         self._findings = Findings()
         self._judges: dict[str, Judge] = {}
         self._quiet_points = 0
-        dice = random.Random(seed)
+        dice = random.Random(plan.seed)
         self._owners = [
             Owner(here.bus, folder, partitions=4),
             Owner(here.bus, folder, partitions=2, kind="event"),
@@ -75,26 +107,36 @@ class Run:
         self._subscriber = self._new_subscriber()
         self._first_grants()
         # A stream of its own: how many records fit between two faults must not change what follows.
-        self._traffic = Traffic(random.Random(seed + 1), self._owners, rate=rate)
+        self._traffic = Traffic(random.Random(plan.seed + 1), self._owners, rate=plan.rate)
         stack.callback(self._traffic.close)
-        self._storm = Storm(random.Random(seed), dice, here, self._owners, self._control, self._traffic)
+        self._storm = Storm(
+            random.Random(plan.seed),
+            dice,
+            here,
+            self._owners,
+            self._control,
+            self._traffic,
+            only=plan.only,
+            first="" if plan.mutation is None else program(plan.mutation),
+        )
         stack.callback(self._storm.close)
         self._storm.begin()
 
-    def weather(self, seconds: float, *, quiet_every: float, least: int) -> None:
+    def weather(self) -> None:
         """Let the storm go over it, with quiet points in between and at the end.
 
-        It lasts until the time is over and there were at least so many faults, or a promise is broken.
+        It lasts until the time is over and there were faults enough, or a promise is broken.
         """
-        until = time.monotonic() + seconds
+        plan = self._plan
+        until = time.monotonic() + plan.seconds
         self.quiet()
         while not self._findings.counts:
             left = until - time.monotonic()
-            missing = least - sum(self._storm.faults.values())
+            missing = plan.least - sum(self._storm.faults.values())
             if left <= 0 and missing <= 0:
                 return
             self._traffic.go_on()
-            self._storm.rage(min(left, quiet_every), least=missing)
+            self._storm.rage(min(left, plan.quiet_every), least=missing)
             self.quiet()
 
     def quiet(self) -> None:
@@ -102,7 +144,7 @@ class Run:
         self._quiet_points += 1
         self._storm.calm()
         self._traffic.pause()
-        until = time.monotonic() + _SETTLED_WITHIN
+        until = time.monotonic() + self._plan.settled_within
         while True:
             self._storm.look_after()
             self._read()
@@ -130,10 +172,10 @@ class Run:
                     Broken.LOST, owner.dead_letter_topic, f"offset {message.offset()}", "a good record"
                 )
 
-    def verdict(self, seed: int, seconds: float) -> Verdict:
+    def verdict(self, seconds: float) -> Verdict:
         """Sum up."""
         return Verdict(
-            seed=seed,
+            seed=self._plan.seed,
             seconds=seconds,
             faults=dict(sorted(self._storm.faults.items())),
             written=sum(len(owner.records) for owner in self._owners),
@@ -145,6 +187,7 @@ class Run:
             ended_alone=dict(self._storm.ended_alone),
             broken={broken.value: self._findings.counts[broken] for broken in Broken},
             cases=tuple(self._findings.cases),
+            mutation=self._plan.mutation,
         )
 
     def _first_grants(self) -> None:
@@ -175,25 +218,17 @@ class Run:
         return sum(judge.records for judge in self._judges.values())
 
 
-def run(
-    *,
-    seed: int,
-    seconds: float,
-    quiet_every: float = 45.0,
-    rate: int = 200,
-    least: int = 1,
-    keep_logs: Callable[[Path], None] = lambda _folder: None,
-) -> Verdict:
-    """Start a bus, let a storm of ``least`` faults or more go over it for so long, and judge the outcome.
+def run(plan: Plan, *, keep_logs: Callable[[Path], None] = lambda _folder: None) -> Verdict:
+    """Start a bus, let a storm go over it, and judge the outcome.
 
     ``keep_logs`` is given the directory with the workers' logs before it is removed.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="govbus-chaos-workers-") as folder, ground() as here:
         with ExitStack() as stack:
-            going = Run(here, Path(folder), seed=seed, rate=rate, stack=stack)
-            going.weather(seconds, quiet_every=quiet_every, least=least)
+            going = Run(here, Path(folder), plan, stack)
+            going.weather()
             going.check_the_ground()
-            verdict = going.verdict(seed, time.monotonic() - began)
+            verdict = going.verdict(time.monotonic() - began)
         keep_logs(Path(folder))
     return verdict

@@ -25,6 +25,12 @@ from support.exchanges import WorkerProcess
 _log = logging.getLogger("chaos")
 
 _GRANTS_AT_MOST = 14
+_LEASE_SECONDS = 5.0
+"""As workers have it unless told otherwise."""
+
+_COMMIT_SECONDS = 3.0
+"""What was begun while the lease held is visible by then, also on a busy machine."""
+
 _ENVIRONMENT = {
     # Small transactions, so that faults find many of them, and bringing a grant on takes many turns.
     "GOVBUS_EXCHANGE_BATCH_RECORDS": "400",
@@ -53,12 +59,19 @@ class Storm:
     control: Control
     traffic: Traffic
     workers: int = 3
+    only: frozenset[str] = frozenset()
+    """Names of the faults to draw from; empty: all."""
+
+    first: str = ""
+    """Python that every worker runs before it begins."""
+
     faults: Counter[str] = field(default_factory=Counter)
     ended_alone: Counter[str] = field(default_factory=Counter)
     """Workers that ended without having been killed, by the code of the reason that they gave."""
 
     _places: list[_Worker] = field(default_factory=list)
     _later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    _registry_stays_away: bool = False
 
     def begin(self) -> None:
         """Start the workers."""
@@ -117,11 +130,17 @@ class Storm:
             (3, "worker joins or leaves", self._join_or_leave),
             (1, "broker stopped and started", lambda: self._broker(kill=False)),
             (2, "broker killed", lambda: self._broker(kill=True)),
-            (1, "broker frozen", self._freeze_broker),
+            (1, "broker frozen for a moment", lambda: self._freeze_broker(0.5, 4.0)),
+            (1, "broker frozen around the lease", lambda: self._freeze_broker(4.5, 8.0)),
             (2, "registry killed", self._registry),
             (2, "burst of records", lambda: self.traffic.burst(self.dice.randrange(500, 3_000))),
         ]
         faults += self._grant_faults()
+        if self.only:
+            # What is asked for may have nobody to meet at the moment.
+            faults = [fault for fault in faults if fault[1] in self.only] or [
+                (1, "burst of records", lambda: self.traffic.burst(100))
+            ]
         new = [fault for fault in faults if not self.faults[fault[1]]]
         weights, names, actions = zip(*(new or faults), strict=True)
         (at,) = self.dice.choices(range(len(names)), weights=weights)
@@ -140,12 +159,16 @@ class Storm:
             held = dice.choice(amendable)
             faults.append((5, "grant amended", self._with_registry(lambda: control.amend(held))))
             faults.append((2, "grant amended, registry killed", lambda: self._amend_and_kill_registry(held)))
+            faults.append((1, "policy out of reach", lambda: self._put_the_policy_out_of_reach(held)))
         if active:
             paused = dice.choice(active)
             faults.append((2, "grant suspended", self._with_registry(lambda: control.suspend(paused))))
         if ending:
             spoilt = dice.choice(ending)
             faults.append((1, "grant unreadable", lambda: control.spoil(spoilt)))
+            faults.append(
+                (1, "grant unreadable for a moment", self._with_registry(lambda: self._stutter(spoilt)))
+            )
         if suspended:
             resumed = dice.choice(suspended)
             faults.append((4, "grant resumed", self._with_registry(lambda: control.resume(resumed))))
@@ -198,10 +221,10 @@ class Storm:
         self._wait(self.dice.choice((0.0, 0.0, 2.0, 7.0)))
         self.ground.start_broker()
 
-    def _freeze_broker(self) -> None:
+    def _freeze_broker(self, least: float, most: float) -> None:
         self.ground.freeze_broker()
         try:
-            self._wait(self.dice.uniform(0.5, 7.0))
+            self._wait(self.dice.uniform(least, most))
         finally:
             self.ground.thaw_broker()
 
@@ -214,6 +237,32 @@ class Storm:
         self._bring_registry()
         held.owner.before_saying = self._registry
         self.control.amend(held)
+
+    def _put_the_policy_out_of_reach(self, held: Held) -> None:
+        """A version that no worker can read on to: once the lease is over, nothing at all is delivered.
+
+        Nobody is frozen meanwhile: a worker that is, between its check of the lease and its commit, may
+        commit when it wakes. Only a revocation has to prevent that, and does, by fencing it.
+        """
+        while any(place.frozen for place in self._places):
+            self._wait(0.1)
+        self._bring_registry()
+        self._registry_stays_away = True
+        held.owner.before_saying = self.ground.end_registry
+        try:
+            self.control.amend(held, certain=False)
+            self._wait(_LEASE_SECONDS + _COMMIT_SECONDS)
+            closed = self.control.close_everything()
+            self._wait(self.dice.uniform(1.0, 4.0))
+            self.control.reopen(closed)
+        finally:
+            self._registry_stays_away = False
+            self._bring_registry()
+
+    def _stutter(self, held: Held) -> None:
+        self.control.garble(held)
+        self._wait(self.dice.choice((0.0, 0.3, 2.0)))
+        self.control.repair(held)
 
     def _revoke_and_kill_registry(self, held: Held) -> None:
         self._bring_registry()
@@ -238,7 +287,7 @@ class Storm:
         return changed
 
     def _bring_registry(self) -> None:
-        if not self.ground.registry_runs:
+        if not self.ground.registry_runs and not self._registry_stays_away:
             self.ground.start_registry()
 
     def _running(self) -> _Worker | None:
@@ -251,7 +300,7 @@ class Storm:
 
     def _start(self, place: _Worker) -> None:
         place.frozen = False
-        place.process = self.owners[0].worker(place.name, **_ENVIRONMENT)
+        place.process = self.owners[0].worker(place.name, first=self.first, **_ENVIRONMENT)
 
     def _after(self, seconds: float, undo: Callable[[], None]) -> None:
         self._later.append((time.monotonic() + seconds, undo))

@@ -18,6 +18,7 @@ from govbus_console.control.bus import Bus
 from support.broker import RunningBus
 from support.exchanges import World, eventually
 from support.policies import firm, rules
+from support.registries import gate_before
 
 pytestmark = pytest.mark.broker
 
@@ -358,8 +359,34 @@ def test_a_frozen_worker_that_wakes_after_the_barrier_delivers_nothing_under_the
     assert len(wide.read(published.delivery_topic)) == delivered
 
 
-def test_a_worker_that_cannot_confirm_the_policy_delivers_nothing(world: World) -> None:
-    """The directory's credentials work, its topic is gone: the lease runs out and deliveries stop."""
+def test_a_worker_that_cannot_read_the_policy_on_delivers_nothing_once_its_lease_is_over(
+    world: World,
+) -> None:
+    """It lives, reads and could commit; only that its policy is current it cannot know. Nothing is lost."""
+    published, _ = world.publish(world.new_grant())
+    with gate_before(world.bus.endpoints.registry_url) as gate:
+        worker = world.worker(GOVBUS_EXCHANGE_LEASE_SECONDS="1", GOVBUS_REGISTRY_URL=gate.url)
+        world.put("A")
+        world.flush()
+        eventually(lambda: world.table(published.delivery_topic), what="the first row")
+
+        gate.is_open = False
+        world.publish(world.new_grant("other"))  # under a schema that the worker has to ask for
+        time.sleep(2.5)
+        world.put("B")
+        world.flush()
+        time.sleep(2.0)
+
+        assert set(world.table(published.delivery_topic)) == {"A"}
+        assert worker.process.poll() is None
+        gate.is_open = True
+        eventually(
+            lambda: set(world.table(published.delivery_topic)) == {"A", "B"}, what="what was held back"
+        )
+
+
+def test_a_worker_that_may_not_read_the_policy_delivers_nothing(world: World) -> None:
+    """Its permission is gone: it ends, and every one that is started in its place does."""
     published, _ = world.publish(world.new_grant())
     world.worker(GOVBUS_EXCHANGE_LEASE_SECONDS="1")
     world.put("A")

@@ -54,6 +54,9 @@ class MemoryBus:
         self.logs: dict[Place, list[Stored]] = {}
         self.ends: dict[Place, int] = {}
         self.committed: dict[Place, int] = {}
+        self.notes: dict[Place, str] = {}
+        """What the offsets were committed with."""
+
         self.transactions: list[dict[str, list[Output]]] = []
         self.schemas: dict[int, Schema] = {s.id: s for s in (VALUE, KEY, *_BUS_SCHEMAS.values())}
 
@@ -134,8 +137,8 @@ class _Consumer:
 
     def committed(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:  # noqa: ARG002
         return [
-            TopicPartition(p.topic, p.partition, self.bus.committed.get((p.topic, p.partition), -1001))
-            for p in places
+            TopicPartition(*place, self.bus.committed.get(place, -1001), self.bus.notes.get(place, ""))
+            for place in ((p.topic, p.partition) for p in places)
         ]
 
     def assign(self, places: Sequence[TopicPartition]) -> None:
@@ -203,6 +206,7 @@ class _Transactions:
             for record in records:
                 self.bus.append((topic, record.partition), record.key, record.value)
         self.bus.committed |= {(o.topic, o.partition): o.offset for o in offsets}
+        self.bus.notes |= {(o.topic, o.partition): o.metadata for o in offsets}
         self.bus.transactions.append(self._open)
         self._open = {}
 
@@ -307,6 +311,12 @@ class HandDriven:
             self.intake._turn()
             for place in self.intake._held:
                 self.intake._held[place] = 0.0  # as if its time had come
+
+    def look_for_ends(self) -> None:
+        """Find out how far the partitions go, as is done now and then, and tell what came of it."""
+        self.intake._look_at = 0.0
+        self.intake._look_for_ends()
+        self.intake._commit_report(stopping=False)
 
     def _work_out(self, batch: Batch) -> None:
         outcome = self.exchange.process(batch)

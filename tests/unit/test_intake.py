@@ -49,7 +49,11 @@ class _ConsumerThatRebalances:
     def committed(self, places: list[TopicPartition], timeout: float) -> list[Any]:
         return [
             SimpleNamespace(
-                topic=place.topic, partition=place.partition, offset=self._committed, error=self._error
+                topic=place.topic,
+                partition=place.partition,
+                offset=self._committed,
+                error=self._error,
+                metadata="",
             )
             for place in places
         ]
@@ -160,8 +164,11 @@ def an_intake(
         submit=stop_here,
     )
     live = {GRANT.grant.delivery_topic: Cursor(GRANT.grant.view, live=True, offset=0)}
+    if consumer._committed < 0:
+        live.clear()  # a cursor is stored together with an offset
     monkeypatch.setattr(intake, "_read_stored_cursors", lambda: intake._stored.cursors.update({PLACE: live}))
     monkeypatch.setattr(intake, "_report_if_due", lambda: None)
+    monkeypatch.setattr(intake, "_look_for_ends", lambda: None)
     intake._consumer = consumer
     intake._reader = cast("Reader", None)
     intake._guarantee = cast("Guarantee", _WillingGuarantee())

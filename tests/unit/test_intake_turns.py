@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from govbus import topics
 from govbus.catalogue import ResourceKind
 from govbus.codec import unframe
 from govbus.grant import GrantState
+from govbus_processors.batch import Batch
 from govbus_processors.routes import Policy, build_policy
 from support.intakes import HandDriven, Hours, MemoryBus, Policies, decisions
 from support.policies import (
@@ -111,6 +114,87 @@ def test_what_is_read_in_the_same_call_as_an_assignment_is_not_lost(tmp_path: Pa
     assert sorted(delivered) == sorted(f"k{number}" for number in range(60))
 
 
+class Lease(Policies):
+    """A directory whose policy is confirmed for so many questions, and then no more."""
+
+    def __init__(self, policy: Policy, events: list[str]) -> None:
+        super().__init__(policy)
+        self.events = events
+        self.left = 1_000
+
+    def fresh(self, *, since: float = 0.0) -> bool:
+        self.left -= 1
+        self.events.append("fresh" if self.left >= 0 else "stale")
+        return self.left >= 0
+
+
+@pytest.mark.parametrize("holds_for", range(6))
+def test_nothing_is_committed_unless_the_lease_holds_after_it_was_decided(
+    tmp_path: Path, holds_for: int
+) -> None:
+    """It may run out at any moment of a turn; what was not delivered then is, when it holds again."""
+    bus = MemoryBus()
+    events: list[str] = []
+    lease = Lease(a_policy(published(a_grant())), events)
+    worker = HandDriven(bus, lease, tmp_path).assign(ONE)
+    decide, commit = worker.intake._submit, worker.transactions.commit
+
+    def decided(batch: Batch) -> None:
+        events.append("decided")
+        decide(batch)
+
+    def committed(offsets: Sequence[TopicPartition], group: object) -> None:
+        if TOPIC in worker.transactions._open:
+            events.append("delivered")
+        commit(offsets, group)
+
+    worker.intake._submit = decided
+    worker.transactions.commit = committed  # type: ignore[method-assign]
+    worker.turn(2)
+    bus.put(ONE, firm(0, "A"))
+
+    lease.left = holds_for
+    worker.turn()
+    out = events.count("delivered")
+    lease.left = 1_000
+    worker.turn(3)
+
+    assert events.count("delivered") == 1, "and not again, where it was delivered before"
+    assert out == 0 or holds_for > 0
+    since = events[: events.index("delivered")][::-1]
+    asked = since[: since.index("decided")]
+    assert asked, "the lease was not asked for between decision and commit"
+    assert set(asked) == {"fresh"}
+
+
+def test_bringing_a_new_grant_on_leaves_live_batches_the_larger_share(tmp_path: Path) -> None:
+    """A backlog of 400 records, eight a batch: other grants get what comes in the turn in which it comes."""
+    bus = MemoryBus()
+    first = published(a_grant())
+    late = published(a_grant(id="late", subscriber="late"), value_schema_id=300)
+    worker = HandDriven(bus, Policies(a_policy(first)), tmp_path, batch_records=8).assign(ONE)
+    for number in range(400):
+        bus.put(ONE, firm(0, f"k{number}"))
+    worker.turn(60)
+    directory = Policies(a_policy(first, late, offset=2))
+    worker = HandDriven(bus, directory, tmp_path, batch_records=8).assign(ONE)
+    worker.turn(2)
+    brought_on = lambda: len(bus.logs.get(("govbus.delivered.late.late", 0), []))  # noqa: E731
+
+    stretches = []
+    for number in range(30):
+        before = brought_on()
+        bus.put(ONE, firm(0, f"new{number}"))
+        worker.turn()
+        assert bus.read(bus.logs[TOPIC, 0][-1].key())["code"] == f"new{number}"
+        stretches.append(brought_on() - before)
+
+    assert set(stretches) == {4}, "half of what a live batch may hold"
+    assert brought_on() < 400
+    worker.turn(200)
+    assert bus.table("govbus.delivered.late.late").keys() == bus.table(TOPIC).keys()
+
+
 class Calls:
     """Counts the calls of, and from, the exchange's own functions: work, not time."""
 
@@ -156,6 +240,7 @@ def among(others: int, *, filtered: bool) -> Policy:
 def rest(worker: HandDriven) -> None:
     """Let nothing be due by the clock in the next turn."""
     worker.intake._measured_at = worker.intake._reported_at = worker.intake._looked_at = float("inf")
+    worker.intake._look_at = float("inf")
     worker.intake._behind_seen = None
     worker.intake._behind(worker.intake._directory.policy, NOON)
 
@@ -354,6 +439,170 @@ def test_what_a_sweep_takes_away_counts_towards_the_quota_and_goes_on_the_next_d
     assert sorted(world.tombstones()) == sorted(f"k{number}" for number in range(0, 30, 2))
     stored = [world.bus.read(r.value()) for r in world.bus.logs[topics.PROGRESS, 0]]
     assert (stored[-1]["live"], stored[-1]["sweep_before"]) == (True, 0)
+
+
+class Away:
+    """A subscriber whose exchange did not run for a while; its grant was live all the time."""
+
+    def __init__(self, folder: Path, rows: str | None, *, kind: ResourceKind = ResourceKind.STATE) -> None:
+        self.folder = folder
+        self.bus = MemoryBus()
+        self.hours = Hours()
+        self.policy = a_policy(published(a_grant(rows=rows)), resource=a_resource(kind=kind))
+        for number in range(30):
+            self.bus.put(ONE, firm(0, f"k{number}"))
+        worker = self.worker()
+        worker.turn(10)
+        worker.look_for_ends()
+        assert len(self.bus.table(TOPIC)) == 30
+
+    def worker(self) -> HandDriven:
+        """A worker that begins with what the bus remembers."""
+        return HandDriven(
+            self.bus, Policies(self.policy), self.folder, hours=self.hours, batch_records=8
+        ).assign(ONE)
+
+    def half_are_deleted(self, *, forgotten: bool) -> None:
+        """What the owner does meanwhile."""
+        for number in range(0, 30, 2):
+            self.bus.put(ONE, gone(0, f"k{number}"))
+        self.bus.put(ONE, firm(0, "new"))
+        if forgotten:
+            self.bus.compact(ONE)
+
+    def tombstones(self) -> list[str]:
+        """The rows that were taken away, each as often as it was."""
+        return [self.bus.read(r.key())["code"] for r in self.bus.logs[TOPIC, 0] if r.value() is None]
+
+    def delivered_since(self, before: int) -> list[str]:
+        """The keys that were delivered after so many records, in order."""
+        return [self.bus.read(r.key())["code"] for r in self.bus.logs[TOPIC, 0][before:]]
+
+
+LEFT = {f"k{number}" for number in range(1, 30, 2)}
+DELETED = sorted(f"k{number}" for number in range(0, 30, 2))
+
+
+@ROWS
+@pytest.mark.parametrize("crash_after", range(12))
+def test_what_the_source_forgot_while_no_exchange_ran_is_taken_away_also_after_a_crash(
+    tmp_path: Path, rows: str | None, crash_after: int
+) -> None:
+    """A worker ends after so many transactions, and the next one has to know what the first found out."""
+    world = Away(tmp_path, rows)
+    world.half_are_deleted(forgotten=True)
+    world.hours.pass_by(timedelta(days=8))
+
+    first = world.worker()
+    for _ in range(40):
+        if first.transactions.commits >= crash_after:
+            break
+        first.turn()
+        first.look_for_ends()
+    world.worker().turn(60)
+
+    assert set(world.bus.table(TOPIC)) == LEFT | {"new"}
+    assert sorted(world.tombstones()) == DELETED
+
+
+def test_rows_are_taken_away_also_when_nothing_is_left_to_read(tmp_path: Path) -> None:
+    """The owner has deleted and done nothing else: no batch comes, and yet something was missed."""
+    world = Away(tmp_path, None)
+    for number in range(0, 30, 2):
+        world.bus.put(ONE, gone(0, f"k{number}"))
+    world.bus.compact(ONE)
+    world.hours.pass_by(timedelta(days=8))
+
+    world.worker().turn(60)
+
+    assert set(world.bus.table(TOPIC)) == LEFT
+    assert sorted(world.tombstones()) == DELETED
+
+
+@pytest.mark.parametrize("days", [1, 5])
+def test_an_exchange_that_was_away_for_a_shorter_time_delivers_nothing_again(
+    tmp_path: Path, days: int
+) -> None:
+    world = Away(tmp_path, None)
+    before = len(world.bus.logs[TOPIC, 0])
+    world.half_are_deleted(forgotten=False)
+    world.hours.pass_by(timedelta(days=days))
+
+    world.worker().turn(60)
+
+    assert world.delivered_since(before) == [f"k{number}" for number in range(0, 30, 2)] + ["new"]
+
+
+def test_nothing_is_delivered_again_where_nothing_was_written_meanwhile(tmp_path: Path) -> None:
+    """However long it was: a partition that has not grown has lost nothing that was not read."""
+    world = Away(tmp_path, None)
+    before = len(world.bus.logs[TOPIC, 0])
+    world.hours.pass_by(timedelta(days=100))
+
+    world.worker().turn(60)
+
+    assert world.delivered_since(before) == []
+
+
+def test_a_resource_that_was_quiet_for_long_is_not_taken_for_one_that_nobody_read(tmp_path: Path) -> None:
+    """No batch says that it is read: the workers say so now and then."""
+    world = Away(tmp_path, None)
+    before = len(world.bus.logs[TOPIC, 0])
+    worker = world.worker()
+    for _ in range(100):
+        world.hours.pass_by(timedelta(hours=6))
+        worker.turn()
+        worker.look_for_ends()
+    world.half_are_deleted(forgotten=False)
+
+    world.worker().turn(60)
+
+    assert world.delivered_since(before) == [f"k{number}" for number in range(0, 30, 2)] + ["new"]
+
+
+def test_an_exchange_that_is_behind_for_long_is_not_taken_for_one_that_reads(tmp_path: Path) -> None:
+    """It runs, and never gets to what was the end when it looked: time alone does not make it current."""
+    world = Away(tmp_path, None)
+    worker = world.worker()
+    world.half_are_deleted(forgotten=False)
+    world.hours.pass_by(timedelta(days=1))
+    for place in worker.consumer.positions:
+        worker.consumer.positions[place] = 10**6  # the broker gives it nothing
+    worker.look_for_ends()
+    world.hours.pass_by(timedelta(days=7))
+    worker.look_for_ends()
+    world.bus.compact(ONE)
+
+    world.worker().turn(60)
+
+    assert set(world.bus.table(TOPIC)) == LEFT | {"new"}
+
+
+def test_events_are_not_delivered_again_after_a_long_absence(tmp_path: Path) -> None:
+    world = Away(tmp_path, None, kind=ResourceKind.EVENT)
+    before = len(world.bus.logs[TOPIC, 0])
+    world.bus.put(ONE, firm(0, "new"))
+    world.hours.pass_by(timedelta(days=100))
+
+    worker = world.worker()
+    worker.turn(60)
+    world.bus.put(ONE, firm(0, "newer"))
+    worker.turn(3)
+
+    assert world.delivered_since(before) == ["new", "newer"]
+
+
+def test_rows_are_taken_away_also_when_the_broker_has_forgotten_the_offset(tmp_path: Path) -> None:
+    """A broker keeps the offsets of a group that nobody is a member of for a while, and then does not."""
+    world = Away(tmp_path, None)
+    world.half_are_deleted(forgotten=True)
+    world.bus.committed.clear()
+    world.bus.notes.clear()
+
+    world.worker().turn(60)
+
+    assert set(world.bus.table(TOPIC)) == LEFT | {"new"}
+    assert sorted(world.tombstones()) == DELETED
 
 
 def days_until_live(world: MemoryBus, worker: HandDriven, hours: Hours, *, at_most: int) -> list[int]:
