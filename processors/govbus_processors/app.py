@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from pathlib import Path
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _WATCH_SECONDS = 0.2
+EXIT_STUCK = 1
+"""As after any other failure: a supervisor starts the worker again."""
+
 _ALIVE_SECONDS = 5.0
 
 
@@ -139,6 +143,11 @@ class ExchangeWorker:
             if failure is not None:
                 self.failure = failure
                 return
+            if self.intake.stuck():
+                # Not by way of a clean stop: that would wait for the thread that is held.
+                _log.error("a call of the Kafka client does not end", extra={"worker": self.name})
+                logging.shutdown()
+                os._exit(EXIT_STUCK)
             await service.sleep(_WATCH_SECONDS)
 
 

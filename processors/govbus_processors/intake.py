@@ -74,7 +74,7 @@ from govbus_processors.pace import Pace
 from govbus_processors.quotas import Quotas
 from govbus_processors.reader import Reader
 from govbus_processors.sweep import Sweep
-from govbus_processors.transaction import AtLeastOnce, ExactlyOnce, Guarantee
+from govbus_processors.transaction import STUCK_SECONDS, AtLeastOnce, ExactlyOnce, Guarantee
 
 if TYPE_CHECKING:
     from govbus.settings import BrokerSettings, ExchangeSettings
@@ -217,6 +217,7 @@ class Intake:
         self._behind_seen: _Behind | None = None
         self._stored = _Stored()
         self._epoch = 0
+        self._opened = False
         self._subscribed: frozenset[str] = frozenset()
         self._reported_offset = -2
         self._reported_at = 0.0
@@ -243,6 +244,11 @@ class Intake:
         """Finish the batch under way, say goodbye, leave the group. Waits for that."""
         self._stop.set()
         self._thread.join(timeout=30)
+
+    def stuck(self) -> bool:
+        """Whether the thread is held in a call that can lead to nothing any more. For other threads."""
+        since = self._guarantee.calling_since if self._opened else None
+        return since is not None and time.monotonic() - since > STUCK_SECONDS
 
     # ---- the thread ----
 
@@ -297,6 +303,7 @@ class Intake:
             if self._settings.guarantee == "exactly-once"
             else AtLeastOnce(self._broker, self._consumer)
         )
+        self._opened = True
         self._patiently("open the producer", self._guarantee.open)
         self._schemas: dict[str, Schema] = {}
         self._patiently("look up the bus's schemas", self._look_up_schemas)

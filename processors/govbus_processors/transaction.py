@@ -29,6 +29,13 @@ that was open for too long, because the worker was held up or the broker was awa
     what was left open, and the group's offsets and the stored cursors, which were in
     the same transactions, say where to go on.
 
+librdkafka bounds a step only as far as it has an answer to bound: after a broker that was frozen or
+killed, sending the offsets has been seen to come back after a minute instead of the eight seconds
+that it was given. By then the broker has long aborted the transaction. So:
+
+11. a worker whose step lasts longer than the transaction and the step may together is ended by its
+    watch (:mod:`govbus_processors.app`), without asking: the thread that would have to answer is held.
+
 At least once is the same without the transaction: everything is acknowledged by
 the broker before the offsets are committed, so a crash in between repeats a
 batch and loses nothing. A revocation is then only as strict as the lease.
@@ -64,6 +71,9 @@ _ABORT_SECONDS = _TRANSACTION_MS / 1_000
 """How long an abort is asked for again. What is open for longer the broker aborts by itself, and the producer
 is then over. A worker need not wait for it: librdkafka may not find a coordinator again that was stopped."""
 
+STUCK_SECONDS = _TRANSACTION_MS / 1_000 + _CALL_SECONDS
+"""A single call that lasts longer will not end well: nothing of its transaction can be committed any more."""
+
 _QUEUED_RECORDS = 2_000_000
 _QUEUED_KILOBYTES = 1_048_576
 _LARGEST_DEAD_LETTER = 4_194_304
@@ -88,6 +98,9 @@ class Guarantee(Protocol):
 
     transactional_id: str
     """Empty where there are no transactions."""
+
+    calling_since: float | None
+    """Since when the client is in a call (monotonic seconds); read by another thread."""
 
     def open(self) -> None:
         """Connect; what an earlier run of this worker left open is aborted."""
@@ -121,6 +134,7 @@ class ExactlyOnce:
         }
         self._producer: Producer | None = None
         self._begun = False
+        self.calling_since: float | None = None
 
     def open(self) -> None:
         """Register the transactional id, which fences and aborts whoever had it before."""
@@ -163,6 +177,7 @@ class ExactlyOnce:
         """
         until = time.monotonic() + (ends or _CALL_SECONDS)
         while True:
+            self.calling_since = time.monotonic()
             try:
                 step()
             except KafkaException as raised:
@@ -176,6 +191,8 @@ class ExactlyOnce:
                 raise problem from None
             else:
                 return
+            finally:
+                self.calling_since = None
 
 
 class AtLeastOnce:
@@ -183,6 +200,9 @@ class AtLeastOnce:
 
     def __init__(self, broker: BrokerSettings, consumer: Consumer) -> None:
         self.transactional_id = ""
+        self.calling_since: float | None = None
+        """Its calls end when they should: what is not acknowledged in time is purged."""
+
         self._consumer = consumer
         self._failed: KafkaError | None = None
         self._config = _producer_config(broker) | {"on_delivery": self._not_delivered}
