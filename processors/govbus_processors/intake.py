@@ -73,6 +73,7 @@ from govbus_processors.membership import Membership
 from govbus_processors.pace import Pace
 from govbus_processors.quotas import Quotas
 from govbus_processors.reader import Reader
+from govbus_processors.slicework import sorted_out
 from govbus_processors.sweep import Sweep
 from govbus_processors.transaction import STUCK_SECONDS, AtLeastOnce, ExactlyOnce, Guarantee
 
@@ -125,17 +126,14 @@ class RebalancedError(RetriableError):
 class _Read:
     """What one poll gave: a live batch, perhaps already with the agent."""
 
-    messages: list[Any]
+    messages: dict[Place, list[Any]]
+    """By source partition, in order of offset."""
+
     group: Any
     """The group's metadata at that time: the broker refuses the offsets of a member replaced since."""
 
     batch: Batch | None = None
     """As the agent has it; None until it is formed."""
-
-    @property
-    def places(self) -> set[Place]:
-        """The source partitions that it is of."""
-        return {(message.topic(), message.partition()) for message in self.messages}
 
 
 @dataclass(slots=True)
@@ -448,25 +446,22 @@ class Intake:
             return None
         return _Read(messages, self._consumer.consumer_group_metadata()) if messages else None
 
-    def _poll(self, seconds: float, fill: float) -> list[Any]:
+    def _poll(self, seconds: float, fill: float) -> dict[Place, list[Any]]:
         first = self._consumer.poll(seconds)
         if first is None:
-            return []
+            return {}
         limit = self._pace.limit - 1
         rest = self._consumer.consume(limit, timeout=fill) if limit else []
-        good = []
-        for message in (first, *rest):
-            error = message.error()
-            if error is None:
-                good.append(message)
-            elif error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+        good, faults = sorted_out([first, *rest])
+        for error in faults:
+            if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 problem = broker_error(error)
                 if isinstance(problem, FatalError):
                     raise problem
                 _log.warning("the broker reports a fault", extra={"code": error.name()})
         return good
 
-    def _read_again(self, dropped: list[Any]) -> None:
+    def _read_again(self, dropped: Mapping[Place, list[Any]]) -> None:
         """Begin again where the partitions stand, if records were read in the same call as a rebalance.
 
         The call goes on after the new assignment and may return its first records. To drop those alone
@@ -594,7 +589,7 @@ class Intake:
                 self._said_stale = True
                 _log.warning("policy not confirmed: nothing is delivered", extra={"worker": self._worker})
             self._forget(read)
-            self._set_back(read.places, hold=_AGAIN_AFTER)
+            self._set_back(read.messages, hold=_AGAIN_AFTER)
             return
         self._said_stale = False
         if read.batch is not None and read.batch.policy is not policy:
@@ -613,11 +608,8 @@ class Intake:
 
         ``after`` says where partitions will stand once the batch before is committed.
         """
-        by_place: dict[Place, list[Any]] = {}
-        for message in read.messages:
-            by_place.setdefault((message.topic(), message.partition()), []).append(message)
         batch, lacking = Batch(policy=policy, now=self._clock.now(), slices=[]), []
-        for place, records in by_place.items():
+        for place, records in read.messages.items():
             if place not in self._cursors.places:
                 continue
             if place[0] not in policy.resources or self._load_what_lacks(place, policy, batch.now):
@@ -666,7 +658,7 @@ class Intake:
         if read is None:
             return set()
         self._forget(read)
-        return read.places
+        return set(read.messages)
 
     def _forget(self, read: _Read) -> None:
         """Make it as if the agent had never had a batch."""

@@ -47,6 +47,29 @@ _HEADER: cython.Py_ssize_t = HEADER_BYTES
 _LARGEST: cython.Py_ssize_t = LARGEST_RECORD
 
 
+def sorted_out(messages: list[Any]) -> tuple[dict[tuple[str, int], list[Any]], list[Any]]:
+    """Sort what a consumer gave by topic and partition, in its order, and the errors among it apart."""
+    found: dict[tuple[str, int], list[Any]] = {}
+    errors: list[Any] = []
+    run: list[Any] = []
+    topic: object = None
+    partition: cython.longlong = -1
+    number: cython.longlong
+    for message in messages:
+        error = message.error()
+        if error is not None:
+            errors.append(error)
+            continue
+        number = message.partition()
+        name = message.topic()
+        # Partitions come in runs, and looking one up for each record would cost more than all the rest.
+        if number != partition or name != topic:
+            topic, partition = name, number
+            run = found.setdefault((name, number), [])
+        run.append(message)
+    return found, errors
+
+
 @cython.cclass
 class Lane:
     """One route while a slice is worked on: its view, its keys, what it delivers, what it counts."""

@@ -18,6 +18,7 @@ from govbus_processors.intake import Intake, _Read
 from govbus_processors.keyset import KeySet
 from govbus_processors.membership import Membership
 from govbus_processors.routes import Policy
+from govbus_processors.slicework import sorted_out
 from support.policies import NOON
 
 BUS_SCHEMAS = {
@@ -121,7 +122,7 @@ class IntakeBench:
 
     def live(self, messages: list[Any]) -> None:
         """Exchange what the consumer would have read."""
-        self.intake._live(_Read(messages, group=None), look_ahead=False)
+        self.intake._live(_Read(sorted_out(messages)[0], group=None), look_ahead=False)
 
     def sent(self, topic: str) -> list[Output]:
         """What was committed on a topic."""

@@ -16,9 +16,10 @@ from govbus import splice as installed
 SOURCE = Path(govbus.__file__).with_name("splice.py")
 
 
-def _interpreted() -> ModuleType:
-    name = "govbus_splice_interpreted"
-    loader = SourceFileLoader(name, str(SOURCE))
+def interpreted(source: Path) -> ModuleType:
+    """A kernel's source as an interpreted module of its own, beside the installed one."""
+    name = f"govbus_{source.stem}_interpreted"
+    loader = SourceFileLoader(name, str(source))
     spec = spec_from_loader(name, loader)
     assert spec is not None
     module = module_from_spec(spec)
@@ -27,7 +28,7 @@ def _interpreted() -> ModuleType:
     return module
 
 
-INTERPRETED = _interpreted()
+INTERPRETED = interpreted(SOURCE)
 KERNELS = [pytest.param(INTERPRETED, id="interpreted")]
 if installed.COMPILED:
     KERNELS.append(pytest.param(installed, id="compiled"))
