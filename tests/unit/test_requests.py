@@ -294,6 +294,8 @@ def test_a_disabled_account_and_one_that_claims_more_than_it_is_may_nothing(offi
         office.desk.approve(replace(SUN, department="civil", roles=frozenset({Role.STEWARD})), made)
     with pytest.raises(TransitionRefusedError):
         office.desk.approve(replace(LI, roles=frozenset({Role.SUBSCRIBER, Role.STEWARD})), made)
+    with pytest.raises(NotFoundError):
+        office.desk.find(replace(SUN, roles=frozenset({Role.AUDITOR})), made)
 
 
 def test_a_decision_survives_a_bus_that_is_down_and_is_provided_later(office: Office) -> None:

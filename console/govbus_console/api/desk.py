@@ -1,9 +1,10 @@
 """The control side as one caller may use it: every object is asked for before it is touched.
 
-A desk is made for one request. It holds what was asked against :mod:`.access`
-and hands on what may pass; nothing behind it asks again. What the caller may not
-see does not exist for it: it is left out of lists, and by name it is not found,
-in the same words as a name that never was.
+A desk is made for one request to the API, or for one command in which an account
+acts on the store itself: there is one set of rules. It holds what was asked against
+:mod:`.access` and hands on what may pass; nothing behind it asks again. What the
+caller may not see does not exist for it: it is left out of lists, and by name it is
+not found, in the same words as a name that never was.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The control side at hand: the store and the broker, as the administrator. Does I/O.
 
-Nothing here asks who may do what: on the command line whoever can open the
-store may, and behind the API :mod:`govbus_console.api.desk` has asked before.
+Nothing here asks who may do what. Behind the API, and on the command line where an
+account acts, :mod:`govbus_console.api.desk` has asked before; without an account
+whoever can open the store may, and the audit says that no account acted.
 """
 
 from __future__ import annotations
