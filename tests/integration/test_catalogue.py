@@ -112,7 +112,7 @@ def test_what_is_removed_is_revoked_withheld_and_shut_out(control: ControlSide, 
 
     assert (refused, code, again) == (render.REFUSED, render.DONE, render.DONE)
     assert (
-        f"{residents} cannot be removed; remove first what depends on it: {control.tax_grant}"
+        f"{residents} cannot be removed; end first what depends on it: grant {control.tax_grant} "
         in (why["error"]["why"])
     )
     assert grants(told)[control.health_grant]["fields_less"] == ["id_number", "street"]

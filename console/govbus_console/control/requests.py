@@ -124,7 +124,7 @@ class Requests:
             if not parties_of(row, account, ()) & {Party.REQUESTER, Party.STEWARD}:
                 raise NotAllowedError(f"request {request_id} is for its requester and its owner to count")
             ref, rows = f"{row.owner}.{row.resource}", row.rows
-        stored = self.store.snapshot().resources[ref]
+        stored = _stored(self.store.snapshot(), ref)
         with self.bus() as bus:
             exact = Counting(bus.broker, bus.registry, seconds=_COUNT_SECONDS).count(stored, rows)
         step = self.rules.count_step
@@ -710,7 +710,15 @@ def _acting(
 
 
 def _resource(known: Snapshot, row: RequestRow) -> StoredResource:
-    return known.resources[f"{row.owner}.{row.resource}"]
+    return _stored(known, f"{row.owner}.{row.resource}")
+
+
+def _stored(known: Snapshot, ref: str) -> StoredResource:
+    stored = known.resources.get(ref)
+    if stored is None:
+        # A draft outlives its resource: nobody but the requester can take it back.
+        raise GrantRefusedError(f"resource {ref} is not in the catalogue any more; withdraw the request")
+    return stored
 
 
 def _next_id(session: Session) -> str:
