@@ -146,6 +146,17 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     return draw(drawn)
 
 
+def field_text(name: str, spec: object) -> str:
+    """A granted field for people: its name, and how it is transformed where it is not kept."""
+    return name if spec == "keep" else f"{name} ({_spec_text(spec)})"
+
+
+def _spec_text(spec: object) -> str:
+    if isinstance(spec, Mapping):
+        return " ".join(f"{name} {_spec_text(inner)}" for name, inner in spec.items())
+    return str(spec)
+
+
 def draw(what: RenderableType) -> str:
     """Turn something that Rich can show into text for this terminal."""
     from rich.console import Console

@@ -45,9 +45,11 @@ class Desk:
         self._must(Right.SEE_CATALOGUE)
         return self._public(self._control.resource(ref))
 
-    def grants(self, *, resource: str = "", subscriber: str = "", state: str = "") -> Sequence[Shown]:
+    def grants(
+        self, *, owner: str = "", resource: str = "", subscriber: str = "", state: str = ""
+    ) -> Sequence[Shown]:
         """Those that the caller may see."""
-        found = self._control.grants(resource=resource, subscriber=subscriber, state=state)
+        found = self._control.grants(owner=owner, resource=resource, subscriber=subscriber, state=state)
         return [grant for grant in found if self._may(Right.SEE_GRANTS, grant)]
 
     def grant(self, grant_id: str) -> Shown:
@@ -56,6 +58,11 @@ class Desk:
         if not self._may(Right.SEE_GRANTS, found):
             raise NotFoundError("there is no such grant")
         return found
+
+    def grant_history(self, grant_id: str) -> Shown:
+        """All of one that the caller may see: its owner and its subscriber see who decided about it."""
+        self.grant(grant_id)
+        return self._control.grant_history(grant_id)
 
     def suspend(self, grant_id: str, *, why: str) -> Shown:
         """Stop one that the caller may stop."""
