@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from govbus_console import cli
+from govbus_console.api.client import Connection
 from govbus_console.control import accounts
 from govbus_console.control.store import AuditRow, ControlStore
 from support.requesting import LI, MONDAY, Office, a_filled_store
@@ -117,6 +118,20 @@ def test_the_name_of_whoever_acts_without_an_account_never_passes_for_an_account
     with store.reading() as session:
         (who,) = session.scalars(select(AuditRow.who).where(AuditRow.what == "account new-tax"))
     assert who == "wang-civil (no account)"
+
+
+@pytest.mark.parametrize("command", ["suspend", "resume", "revoke"])
+def test_through_the_api_nobody_acts_as_another_than_the_token_s_account(
+    give: Give, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    token = tmp_path / "li.token"
+    token.write_text("a-token", encoding="utf-8")
+    monkeypatch.setenv("GOVBUS_API_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("GOVBUS_API_TOKEN_FILE", str(token))
+    me = {"account": "li-tax", "department": "tax", "roles": ["subscriber"]}
+    monkeypatch.setattr(Connection, "ask", lambda *_, **__: me)
+
+    assert give(command, GRANT, "--as", "wang-civil") == NOT_ALLOWED
 
 
 TERMS = ("--purpose", "Assessment", "--legal-basis", "the law", "--field", "code", "--rows", "code = '1'")

@@ -117,7 +117,9 @@ def test_every_version_says_what_changed_who_made_it_why_and_who_approved(office
         ["state: active → suspended"],
         ["state: suspended → revoked"],
     ]
-    assert [(one["who"], one["why"]) for one in versions[2:]] == [
+    assert [(one["who"], one["why"]) for one in versions] == [
+        ("govbus", "request r-1: Assessment"),
+        ("govbus", f"request {asked.id}: less is enough"),
         ("qian-ops", "a doubt"),
         ("wang-civil", "agreement ended"),
     ]
@@ -171,6 +173,25 @@ def test_a_bus_that_is_away_is_said_and_hides_nothing(give: Give, capsys: pytest
 @pytest.mark.parametrize("account", ["sun-health", "nobody"])
 def test_a_grant_that_is_not_one_s_own_is_not_there(office: Office, account: str) -> None:
     assert cli.run(["grant", "show", TO_TAX, "--as", account]) == render.FAILED
+
+
+@pytest.mark.parametrize("words", [("request", "show"), ("review", "take")])
+def test_whoever_decides_reads_what_is_asked_for(
+    office: Office, capsys: pytest.CaptureFixture[str], words: tuple[str, str]
+) -> None:
+    """As a person, without --json: nobody should approve what they have not read."""
+    made = office.desk.draft(LI, an_ask(**SENSITIVE, quota_keys_per_day=7)).id
+    office.desk.submit(LI, made)
+    capsys.readouterr()
+
+    assert cli.run([*words, made, "--as", "wang-civil"]) == render.DONE
+
+    shown = capsys.readouterr().out
+    for said in (
+        "li-tax for tax", "civil.residents", "code, phone (partial head 3 tail 0)", "LIKE '33%'",
+        "Assessment", "Tax Collection Law, article 6", "30 days, from when it is granted", "7 keys", "delete",
+    ):  # fmt: skip
+        assert said in shown
 
 
 def report(name: str, *, stopping: bool = False, **held_back: str) -> held.WorkerReport:

@@ -435,6 +435,22 @@ def test_a_subscriber_s_amendment_is_reviewed(office: Office) -> None:
     assert the_grant(office).grant.rows is None
 
 
+def test_why_a_grant_is_to_change_begins_the_history_of_what_changes_it(office: Office) -> None:
+    office.provisioned()
+    (grant,) = office.store.snapshot().grants
+
+    amended = office.desk.amend(LI, grant, Amendment(fields=keeping("code")), why="the names are not needed")
+    renewed = office.desk.renew(LI, grant, timedelta(days=90), why="the audit takes longer")
+
+    begun = [office.desk.history(LI, one.id)[0] for one in (amended, renewed)]
+    assert [(event.action, event.said) for event in begun] == [
+        ("draft", "the names are not needed"),
+        ("draft", "the audit takes longer"),
+    ]
+    with pytest.raises(RefusedError, match="a reason has to be said"):
+        office.desk.renew(LI, grant, timedelta(days=90), why=" ")
+
+
 def test_an_amendment_that_was_asked_of_another_version_is_refused(office: Office) -> None:
     office.provisioned()
     late = office.desk.amend(LI, "residents-for-tax", Amendment(rows="all"), why="moved")

@@ -83,14 +83,9 @@ def _term(one: Mapping[str, Any]) -> str:
 
 
 def _told(found: Mapping[str, Any]) -> str:
-    from govbus_console.render import field_text, table
+    from govbus_console.render import facts_text, field_text, quota_text, table
 
     one = found["grant"]
-    quotas = [
-        f"{one[f'quota_{what}_per_day']} {what}"
-        for what in ("records", "keys")
-        if one[f"quota_{what}_per_day"] is not None
-    ]
     facts = [
         ("subscriber", one["subscriber"]),
         ("resource", one["resource"]),
@@ -98,7 +93,7 @@ def _told(found: Mapping[str, Any]) -> str:
         ("fields", ", ".join(field_text(rule["name"], rule["transform"]) for rule in one["fields"])),
         ("rows", one["rows"] or "all"),
         ("term", f"{one['starts_at']} to {one['expires_at']}"),
-        ("a day", ", ".join(quotas) or "no bound"),
+        ("a day", quota_text(one["quota_records_per_day"], one["quota_keys_per_day"])),
         ("landed rows at the end", one["data_on_end"]),
         ("topic", one["topic"]),
         ("now", found["reason"]),
@@ -119,7 +114,7 @@ def _told(found: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"grant {one['grant']}, version {one['version']}, {_standing(one)}",
-            *(f"  {word:<24}{said}" for word, said in facts),
+            facts_text(facts),
             "",
             table("", ("version", "made at", "state", "changed", "by"), versions),
         ]

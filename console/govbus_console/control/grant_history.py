@@ -19,7 +19,7 @@ from govbus.catalogue import ShareType
 from govbus.errors import NotFoundError
 from govbus.grant import PublishedGrant
 from govbus.policy import Reason, decide
-from govbus.request import RequestState
+from govbus.request import FOLLOWED
 from govbus_console.control import shown
 from govbus_console.control.planned import agreed_facts, differences
 from govbus_console.control.receipts import Standing, standing_of
@@ -34,9 +34,6 @@ from govbus_console.control.store import (
     StoredGrant,
     stored_grant,
 )
-
-_MADE = (RequestState.PROVISIONED, RequestState.SUSPENDED, RequestState.EXPIRED, RequestState.REVOKED)
-"""Of a request in one of these, ``grant_version`` is the version that was made for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +134,7 @@ def _versions(session: Session, versions: Sequence[StoredGrant]) -> Sequence[Ver
         row.grant_version: row
         for row in session.scalars(
             select(RequestRow).where(
-                RequestRow.grant_id == grant_id, RequestRow.state.in_([state.value for state in _MADE])
+                RequestRow.grant_id == grant_id, RequestRow.state.in_([state.value for state in FOLLOWED])
             )
         )
     }
