@@ -20,6 +20,7 @@ from govbus_console.commands import (
     catalogue,
     departments,
     discover,
+    grants,
     look,
     office,
     receipts,
@@ -62,7 +63,7 @@ def _root(
 for module in (bus, catalogue, discover, departments, look, requests, receipts, answers, api):
     for command in module.COMMANDS:
         app.command(command.__name__.replace("_", "-"))(command)
-for grouped in (requests, office, api):
+for grouped in (requests, grants, office, api):
     for group in grouped.GROUPS:
         app.add_typer(group, no_args_is_help=True)
 

@@ -79,26 +79,44 @@ def bus() -> Iterator[Bus]:
 
 
 @contextmanager
-def control(who: str) -> Iterator[Control]:
+def control(who: str, account: str = "") -> Iterator[Control]:
     """The control side: the API where GOVBUS_API_URL names one, otherwise the store and the broker.
 
+    With an account it goes as far as the account's roles, by the rules of the API and the code that asks
+    them there. Without one, whoever may write the control store may do everything.
+
     Args:
-        who: for the audit; the API takes the token's holder instead.
+        who: for the audit, where neither an account nor a token says it.
+        account: that acts.
 
     Raises:
         ConfigurationError: the API is named, and not how to call it.
+        NotFoundError, NotAllowedError: the account cannot act, or the token stands for another one.
     """
     settings = ApiClientSettings()
     if settings.url:
         from govbus_console.api.client import Connection, RemoteControl
 
         with Connection(settings) as connection:
+            if account:
+                from govbus_console.api.request_client import RemoteRequests
+
+                RemoteRequests(connection).acting(account)
             yield RemoteControl(connection)
     else:
         from govbus_console.control.direct import DirectControl
         from govbus_console.status import look
 
-        yield DirectControl(store=store, bus=bus, look=lambda: look(home()), who=who)
+        direct = DirectControl(store=store, bus=bus, look=lambda: look(home()), who=account or who)
+        if account:
+            from govbus_console.api.desk import Desk
+            from govbus_console.control import accounts
+
+            with store() as opened:
+                acting = accounts.acting(opened, account)
+            yield Desk(acting, direct)
+        else:
+            yield direct
 
 
 @contextmanager

@@ -146,6 +146,28 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     return draw(drawn)
 
 
+def field_text(name: str, spec: object) -> str:
+    """A granted field for people: its name, and how it is transformed where it is not kept."""
+    return name if spec == "keep" else f"{name} ({_spec_text(spec)})"
+
+
+def quota_text(records: int | None, keys: int | None) -> str:
+    """The most that a day delivers, for people."""
+    bounds = [f"{most} {what}" for most, what in ((records, "records"), (keys, "keys")) if most is not None]
+    return ", ".join(bounds) or "no bound"
+
+
+def facts_text(facts: Iterable[tuple[str, str]]) -> str:
+    """One thing, a line for each fact of it."""
+    return "\n".join(f"  {word:<24}{said}" for word, said in facts)
+
+
+def _spec_text(spec: object) -> str:
+    if isinstance(spec, Mapping):
+        return " ".join(f"{name} {_spec_text(inner)}" for name, inner in spec.items())
+    return str(spec)
+
+
 def draw(what: RenderableType) -> str:
     """Turn something that Rich can show into text for this terminal."""
     from rich.console import Console

@@ -18,8 +18,9 @@ from typing import Any
 from govbus import topics
 from govbus.errors import UndecodableRecordError
 from govbus_console import connect
-from govbus_console.control import outbox
+from govbus_console.control import held, outbox
 from govbus_console.control.bus import Bus
+from govbus_console.control.held import WorkerReport
 from govbus_console.control.reading import committed_offsets, last_records
 from govbus_console.control.store import Snapshot
 from govbus_console.embedded import Home, running
@@ -52,13 +53,14 @@ def look(home: Home) -> dict[str, Any]:
     else:
         with connect.bus() as bus:
             found["bootstrap"] = bus.broker.bootstrap
-            found["workers"] = _workers(bus)
+            told = held.reports(bus)
+            found["workers"] = _workers(told)
             stands = _stands(known, bus)
             found["resources"] = _resources(known, _exchange_lag(stands))
             backfills = backfills_of(known, stands, _cursors(bus))
             for grant in found["grants"]:
                 grant["backfill"] = backfills.get(grant["grant"])
-            _add_holds(found["grants"], found["workers"], known)
+                grant["held"] = ", ".join(held.of(known.grants[grant["grant"]].published, told))
     return found
 
 
@@ -199,45 +201,20 @@ def _grants(known: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
-def _add_holds(
-    grants: Iterable[dict[str, Any]], workers: Iterable[Mapping[str, Any]], known: Snapshot
-) -> None:
-    """Say of each grant why a worker holds it back although the policy permits it."""
-    held: dict[str, set[str]] = {}
-    for worker in workers:
-        for one in () if worker["stopping"] else worker["held"]:
-            held.setdefault(one["grant"], set()).add(one["reason"])
-    for grant in grants:
-        published = known.grants[grant["grant"]].published
-        label = published.view if published.shared else grant["grant"]
-        grant["held"] = ", ".join(sorted(held.get(label, ())))
-
-
-def _workers(bus: Bus) -> list[dict[str, Any]]:
-    latest: dict[str, Any] = {}
-    for message in last_records(bus.broker, topics.WORKERS, None):
-        name = (message.key() or b"").decode("utf-8", "replace")
-        latest.pop(name, None)
-        if message.value() is not None:
-            latest[name] = message
+def _workers(told: Iterable[WorkerReport]) -> list[dict[str, Any]]:
     now = datetime.now(UTC)
-    found = []
-    for name, message in sorted(latest.items()):
-        report = bus.registry.decode(message.value())
-        seen = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
-        found.append(
-            {
-                "worker": name,
-                "grants_offset": report["grants_offset"],
-                "partitions": report["partitions"],
-                "lease_seconds": report["lease_seconds"],
-                "stopping": report["stopping"],
-                # Reports from before there were holds have none.
-                "held": report.get("held", []),
-                "reported_seconds_ago": round((now - seen).total_seconds(), 1),
-            }
-        )
-    return found
+    return [
+        {
+            "worker": report.worker,
+            "grants_offset": report.said["grants_offset"],
+            "partitions": report.said["partitions"],
+            "lease_seconds": report.said["lease_seconds"],
+            "stopping": report.said["stopping"],
+            "held": report.held,
+            "reported_seconds_ago": round((now - report.at).total_seconds(), 1),
+        }
+        for report in told
+    ]
 
 
 def text_of(found: Mapping[str, Any]) -> str:

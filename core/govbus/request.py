@@ -253,6 +253,11 @@ FOLLOWS: dict[tuple[RequestState, GrantState], Action] = {
 }
 """What happens to a request when its grant comes to be in a state; nothing where nothing stands."""
 
+FOLLOWED = frozenset(
+    {RequestState.PROVISIONED, RequestState.SUSPENDED, RequestState.EXPIRED, RequestState.REVOKED}
+)
+"""A grant version was made for a request in one of these; from then on it follows the grant."""
+
 
 def wider(old: Grant, new: Grant) -> bool:
     """Say whether ``new`` may let through anything that ``old`` does not.

@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -33,14 +33,10 @@ from govbus.grant import grant_from_record, resource_from_record
 from govbus.pseudonym import has_hash
 from govbus.transform import Pseudonym
 from govbus_processors.faults import broker_error
-from govbus_processors.routes import Policy, build_policy
+from govbus_processors.routes import Policy, Routing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from govbus.catalogue import Resource
     from govbus.codec import Registry
-    from govbus.grant import PublishedGrant
     from govbus.settings import BrokerSettings
 
 _log = logging.getLogger(__name__)
@@ -84,10 +80,7 @@ class Directory:
         self._broker = broker
         self._registry = registry
         self._confirmed_at: float | None = None
-        self._resources: dict[str, Resource] = {}
-        self._grants: dict[str, PublishedGrant] = {}
-        self._unusable: dict[str, str] = {}
-        self._schemas: dict[int, Mapping[str, Any]] = {}
+        self._routing = Routing()
         self._next = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="directory", daemon=True)
@@ -183,9 +176,7 @@ class Directory:
             self._next = message.offset() + 1
             applied = True
         if applied:
-            self.policy = build_policy(
-                self._next - 1, self._resources, self._grants, self._schemas, self._unusable
-            )
+            self.policy = self._routing.policy(self._next - 1)
             observe.policy_offset.set(self._next - 1)
             self.changed.set()
 
@@ -219,24 +210,23 @@ class Directory:
 
     def _apply_resource(self, ref: str, value: bytes | None, at: RecordAddress) -> None:
         if value is None:
-            self._resources.pop(ref, None)
+            self._routing.take_resource(ref)
             return
         resource = resource_from_record(self._registry.decode(value, at=at))
         if resource.ref != ref:
             raise ValueError("the key names another resource")
         self._load(resource.key_schema_id)
         self._load(resource.value_schema_id)
-        self._resources[ref] = resource
+        self._routing.put_resource(resource)
 
     def _apply_grant(self, grant_id: str, value: bytes | None, at: RecordAddress) -> None:
         if value is None:
-            self._grants.pop(grant_id, None)
-            self._unusable.pop(grant_id, None)
+            self._routing.take_grant(grant_id)
             return
         published = grant_from_record(self._registry.decode(value, at=at))
         if published.grant.id != grant_id:
             raise ValueError("the key names another grant")
-        held = self._grants.get(grant_id)
+        held = self._routing.grant(grant_id)
         if held is not None and published.grant.version < held.grant.version:
             _log.error("an older grant version came after a newer one", extra={"address": str(at)})
             return
@@ -247,20 +237,18 @@ class Directory:
             raise NoHashError("this worker's OpenSSL lacks the hash of a pseudonym")
         self._load(published.value_schema_id)
         self._load(published.key_schema_id)
-        self._grants[grant_id] = published
-        self._unusable.pop(grant_id, None)
+        self._routing.put_grant(published)
 
     def _load(self, schema_id: int) -> None:
-        if schema_id not in self._schemas:
-            self._schemas[schema_id] = self._registry.schema(schema_id).raw
+        if not self._routing.has_schema(schema_id):
+            self._routing.put_schema(schema_id, self._registry.schema(schema_id).raw)
 
     def _forget(self, kind: str, name: str, code: str) -> None:
         """Fail closed: an unreadable grant or resource is none."""
         if kind == "grant":
-            self._grants.pop(name, None)
-            self._unusable[name] = code
+            self._routing.take_grant(name, unusable=code)
         elif kind == "resource":
-            self._resources.pop(name, None)
+            self._routing.take_resource(name)
 
     def _complain(self, error: KafkaError) -> None:
         problem = broker_error(error)

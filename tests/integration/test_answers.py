@@ -96,13 +96,8 @@ def ask(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Any]:
     """Ask with --json and as a person would; no answer may show what was not asked for."""
-    control = scene.control
-    monkeypatch.setenv("GOVBUS_HOME", str(control.running.home.root))
-    monkeypatch.setenv("GOVBUS_BROKER_BOOTSTRAP", control.bus.broker.bootstrap)
-    monkeypatch.setenv("GOVBUS_BROKER_USER", "admin")
-    monkeypatch.setenv("GOVBUS_BROKER_PASSWORD_FILE", str(control.bus.broker.password_file))
-    monkeypatch.setenv("GOVBUS_REGISTRY_URL", control.running.registry_url)
-    monkeypatch.setenv("GOVBUS_CONTROL_URL", f"sqlite:///{control.folder / 'control.db'}")
+    for name, value in scene.control.environment().items():
+        monkeypatch.setenv(name, value)
 
     def give(*words: str) -> Any:
         capsys.readouterr()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -16,15 +14,7 @@ from govbus_console.control import outbox
 from govbus_console.control.apply import StalePlanError, apply_catalogue, settle
 from govbus_console.control.catalogue_file import read_catalogue
 from govbus_console.control.store import ControlStore
-from support.broker import RunningBus
 from support.control import CONTRACT, ControlSide, read_all
-
-
-@pytest.fixture
-def control(bus: RunningBus, tmp_path: Path) -> Iterator[ControlSide]:
-    side = ControlSide(bus, tmp_path)
-    yield side
-    side.close()
 
 
 def test_a_catalogue_becomes_topics_users_and_policy(control: ControlSide) -> None:

@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from confluent_kafka import Producer
 
 from govbus import topics
 from govbus.codec import encode
-from govbus_console import cli, render
+from govbus_console import render
 from govbus_console.control import lifecycle
-from support.broker import RunningBus
 from support.control import ControlSide
 
 Run = Callable[..., tuple[int, Any]]
-
-
-@pytest.fixture
-def control(bus: RunningBus, tmp_path: Path) -> Iterator[ControlSide]:
-    side = ControlSide(bus, tmp_path)
-    yield side
-    side.close()
-
-
-@pytest.fixture
-def run(control: ControlSide, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give a command with --json; returns its exit code and what it printed, or its error."""
-    broker = control.bus.broker
-    monkeypatch.setenv("GOVBUS_HOME", str(control.running.home.root))
-    monkeypatch.setenv("GOVBUS_BROKER_BOOTSTRAP", broker.bootstrap)
-    monkeypatch.setenv("GOVBUS_BROKER_USER", "admin")
-    monkeypatch.setenv("GOVBUS_BROKER_PASSWORD_FILE", str(broker.password_file))
-    monkeypatch.setenv("GOVBUS_REGISTRY_URL", control.running.registry_url)
-    monkeypatch.setenv("GOVBUS_CONTROL_URL", f"sqlite:///{control.folder / 'control.db'}")
-
-    def give(*words: str) -> tuple[int, Any]:
-        capsys.readouterr()
-        code = cli.run([*words, "--json"])
-        shown = capsys.readouterr()
-        return code, json.loads((shown.out or shown.err).splitlines()[-1])
-
-    return give
 
 
 def publish(control: ControlSide, *people: tuple[str, str]) -> None:
@@ -142,7 +112,7 @@ def test_what_is_removed_is_revoked_withheld_and_shut_out(control: ControlSide, 
 
     assert (refused, code, again) == (render.REFUSED, render.DONE, render.DONE)
     assert (
-        f"{residents} cannot be removed; remove first what depends on it: {control.tax_grant}"
+        f"{residents} cannot be removed; end first what depends on it: grant {control.tax_grant} "
         in (why["error"]["why"])
     )
     assert grants(told)[control.health_grant]["fields_less"] == ["id_number", "street"]

@@ -3,50 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from govbus import topics
-from govbus_console import cli, render
-from support.broker import RunningBus
+from govbus_console import render
+from govbus_console.control.store import AuditRow
 from support.control import ControlSide
 from support.exchanges import WorkerProcess, eventually
 
 Run = Callable[..., tuple[int, Any]]
-
-
-@pytest.fixture
-def control(bus: RunningBus, tmp_path: Path) -> Iterator[ControlSide]:
-    side = ControlSide(bus, tmp_path)
-    yield side
-    side.close()
-
-
-@pytest.fixture
-def run(
-    control: ControlSide, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, Any]]:
-    """Give a command with --json; returns its exit code and what it printed, or its error."""
-    broker = control.bus.broker
-    monkeypatch.setenv("GOVBUS_HOME", str(control.running.home.root))
-    monkeypatch.setenv("GOVBUS_BROKER_BOOTSTRAP", broker.bootstrap)
-    monkeypatch.setenv("GOVBUS_BROKER_USER", "admin")
-    monkeypatch.setenv("GOVBUS_BROKER_PASSWORD_FILE", str(broker.password_file))
-    monkeypatch.setenv("GOVBUS_REGISTRY_URL", control.running.registry_url)
-    monkeypatch.setenv("GOVBUS_CONTROL_URL", f"sqlite:///{control.folder / 'control.db'}")
-
-    def give(*words: str) -> tuple[int, Any]:
-        capsys.readouterr()
-        code = cli.run([*words, "--json"])
-        shown = capsys.readouterr()
-        lines = (shown.out or shown.err).splitlines()
-        return code, [json.loads(line) for line in lines] if words[0] == "tail" else json.loads(lines[-1])
-
-    return give
 
 
 def test_what_is_applied_is_shown_revoked_and_shown_as_revoked(control: ControlSide, run: Run) -> None:
@@ -70,6 +41,26 @@ def test_what_is_applied_is_shown_revoked_and_shown_as_revoked(control: ControlS
     assert after["unpublished"] == 0
     (resource,) = after["resources"]
     assert resource["exchange_lag"] == 0
+
+
+def test_the_audit_tells_an_account_from_whoever_may_write_the_store(control: ControlSide, run: Run) -> None:
+    run("apply", "-f", str(control.file), "--who", "li")
+    steward = f"zhou-{control.owner}"
+    run("account", "add", steward, "--department", control.owner, "--role", "steward", "--who", "li")
+
+    done = [
+        run("suspend", control.health_grant, "--as", steward, "--why", "a doubt")[0],
+        run("resume", control.health_grant, "--who", steward, "--why", "none")[0],
+        run("suspend", control.health_grant, "--as", steward)[0],
+        run("revoke", control.health_grant, "--as", steward, "--wait", "0")[0],
+    ]
+
+    assert done == [render.DONE] * 4
+    with control.store.reading() as session:
+        rows = session.scalars(select(AuditRow).order_by(AuditRow.seq)).all()
+    assert [row.who for row in rows if row.what == f"grant {control.health_grant}"] == [
+        "li (no account)", steward, f"{steward} (no account)", steward, steward,
+    ]  # fmt: skip
 
 
 def test_status_shows_how_far_an_amended_grant_has_been_brought(

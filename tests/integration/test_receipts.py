@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from govbus import topics
 from govbus.codec import bus_schema, encode, parse_schema
 from govbus.grant import DataDuty, GrantState
 from govbus.receipt import SignedReceipt, receipt_from_record, receipt_to_record
-from govbus_console import cli, render
+from govbus_console import render
 from govbus_console.acls import Acl, Kind, Operation
 from govbus_console.control import endings, lifecycle, receipts
 from govbus_consumers.config import parse_config
@@ -169,13 +169,6 @@ class Subscriber:
         )
         producer.flush(20)
         return errors[0]
-
-
-@pytest.fixture
-def control(bus: RunningBus, tmp_path: Path) -> Iterator[ControlSide]:
-    side = ControlSide(bus, tmp_path)
-    yield side
-    side.close()
 
 
 @pytest.fixture
@@ -354,32 +347,15 @@ def test_a_term_that_is_over_is_answered_like_a_revocation(control: ControlSide,
 
 
 def test_the_command_says_who_has_answered_and_exits_with_3_when_somebody_has_not(
-    control: ControlSide,
-    health: Subscriber,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    control: ControlSide, health: Subscriber, run: Callable[..., tuple[int, Any]]
 ) -> None:
-    broker = control.bus.broker
-    monkeypatch.setenv("GOVBUS_HOME", str(control.running.home.root))
-    monkeypatch.setenv("GOVBUS_BROKER_BOOTSTRAP", broker.bootstrap)
-    monkeypatch.setenv("GOVBUS_BROKER_USER", "admin")
-    monkeypatch.setenv("GOVBUS_BROKER_PASSWORD_FILE", str(broker.password_file))
-    monkeypatch.setenv("GOVBUS_REGISTRY_URL", control.running.registry_url)
-    monkeypatch.setenv("GOVBUS_CONTROL_URL", f"sqlite:///{control.folder / 'control.db'}")
-
-    def give(*words: str) -> tuple[int, Mapping[str, Any]]:
-        capsys.readouterr()
-        code = cli.run([*words, "--json"])
-        shown: Mapping[str, Any] = json.loads(capsys.readouterr().out)
-        return code, shown
-
-    revoked, told = give("revoke", control.health_grant, "--wait", "0", "--data", "delete")
-    topic_is_gone = cli.run(["tail", control.health_grant, "--json"])
-    missing, before = give("receipts")
+    revoked, told = run("revoke", control.health_grant, "--wait", "0", "--data", "delete")
+    topic_is_gone, _ = run("tail", control.health_grant)
+    missing, before = run("receipts")
     with health.landing():
         eventually(health.sent, what="the receipt")
-        done, after = give("receipts", "--department", control.health)
-    _, key = give("receipt-key", control.health)
+        done, after = run("receipts", "--department", control.health)
+    _, key = run("receipt-key", control.health)
 
     assert (revoked, told["receipt"]["status"]) == (render.DONE, "not answered")
     assert topic_is_gone == render.FAILED

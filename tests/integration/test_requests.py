@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from govbus import topics
 from govbus.codec import encode, parse_schema
-from govbus_console import cli, render
+from govbus_console import render
 from govbus_console.control.bus import PSEUDONYM_SECRET
 from support.broker import RunningBus, unique_name
 from support.control import CONTRACT, ControlSide
@@ -37,26 +37,6 @@ def control(bus: RunningBus, tmp_path: Path) -> Iterator[ControlSide]:
     side.apply()
     yield side
     side.close()
-
-
-@pytest.fixture
-def run(control: ControlSide, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give a command with --json; returns its exit code and what it printed, or its error."""
-    broker = control.bus.broker
-    monkeypatch.setenv("GOVBUS_HOME", str(control.running.home.root))
-    monkeypatch.setenv("GOVBUS_BROKER_BOOTSTRAP", broker.bootstrap)
-    monkeypatch.setenv("GOVBUS_BROKER_USER", "admin")
-    monkeypatch.setenv("GOVBUS_BROKER_PASSWORD_FILE", str(broker.password_file))
-    monkeypatch.setenv("GOVBUS_REGISTRY_URL", control.running.registry_url)
-    monkeypatch.setenv("GOVBUS_CONTROL_URL", f"sqlite:///{control.folder / 'control.db'}")
-
-    def give(*words: str) -> tuple[int, Any]:
-        capsys.readouterr()
-        code = cli.run([*words, "--json"])
-        shown = capsys.readouterr()
-        return code, json.loads((shown.out or shown.err).splitlines()[-1])
-
-    return give
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from govbus import topics
 from govbus.catalogue import ShareType
 from govbus.codec import Schema, decode_body, parse_schema, unframe
 from govbus.errors import GrantRefusedError
+from govbus.grant import GrantState
 from govbus.policy import check_grant
 from govbus_processors.batch import Place
 from govbus_processors.quotas import share
@@ -32,6 +33,7 @@ from support.policies import (
     a_policy,
     firm,
     published,
+    rules,
 )
 
 TAX, HEALTH = "govbus.delivered.tax.tax-firms", "govbus.delivered.health.health-firms"
@@ -44,6 +46,9 @@ class Known:
 
     def __init__(self, policy: Policy) -> None:
         self.schemas = {VALUE.id: VALUE, KEY.id: KEY} | {s.id: s for s in BUS_SCHEMAS.values()}
+        self.learn(policy)
+
+    def learn(self, policy: Policy) -> None:
         for route in policy.routes[SOURCE]:
             first = route.first
             self.schemas[first.value_schema_id] = parse_schema(first.value_schema_id, route.view_raw)
@@ -65,12 +70,22 @@ class Log:
     def end(self, place: Place) -> int:
         return len(self._source if place == PLACE else self._bench.sent(place[0]))
 
+    def topic_id(self, topic: str) -> str:
+        return f"{topic} of this test"  # no checkpoint is of it
+
     def read(self, place: Place, start: int, *, limit: int, seconds: float) -> Stretch:
         if place == PLACE:
             found = self._source[start : start + limit]
         else:
             sent = self._bench.sent(place[0])[start : start + limit]
-            found = [SimpleNamespace(key=lambda one=one: one.key) for one in sent]
+            found = [
+                SimpleNamespace(
+                    key=lambda one=one: one.key,
+                    value=lambda one=one: one.value,
+                    offset=lambda offset=start + n: offset,
+                )
+                for n, one in enumerate(sent)
+            ]
         return Stretch(found, start + len(found), start + len(found) >= self.end(place))
 
 
@@ -78,11 +93,12 @@ class World:
     """A worker with a metered grant (tax) and one without (health), and the days on which it delivers."""
 
     def __init__(self, *, rows: str | None = None, **quota: int | None) -> None:
-        tax = published(a_grant(rows=rows, **quota))
+        self.agreed = a_grant(rows=rows, **quota)
         self.health = published(a_grant(id="health-firms", subscriber="health"), value_schema_id=220)
-        self.policy = a_policy(tax, self.health)
+        self.policy = a_policy(published(self.agreed), self.health)
         # What happens when a quota keeps a grant behind for longer is in tests/unit/test_intake_turns.py.
-        self.bench = IntakeBench(self.policy, Known(self.policy), sweep_after_seconds=1e8)
+        self._known = Known(self.policy)
+        self.bench = IntakeBench(self.policy, self._known, sweep_after_seconds=1e8)
         self.bench.now = datetime(2026, 3, 1, 1, tzinfo=UTC)
         self.source: list[Any] = []
         self.bench.intake._reader = Log(self.bench, self.source)
@@ -92,24 +108,62 @@ class World:
         """Rows change at the owner."""
         start = len(self.source)
         self.source += [firm(start + n, code, city=city) for n, code in enumerate(codes)]
-        self._noting(lambda: self.bench.live(self.source[start:]))
+        self._read_on()
 
     def settle(self) -> None:
         """Let the worker turn until nothing is left that it may do."""
         intake = self.bench.intake
         while True:
             held = intake._holder(self.bench.now)
-            behind = intake._cursors.behind(self.policy, now=self.bench.now, fresh=True, held=held)
+            policy = self.bench.directory.policy
+            behind = intake._cursors.behind(policy, now=self.bench.now, fresh=True, held=held)
             if intake._counting:
                 intake._count_some()
+            elif intake._loading:
+                intake._load_some()
             elif behind:
                 self._noting(lambda behind=behind: intake._catch_up(*behind[0]))
+            elif self._read_to < len(self.source):
+                self._read_on()  # a batch that was set back
             else:
                 return
 
-    def amend(self, **quota: int | None) -> None:
-        """Another quota for the same view."""
-        self.policy = a_policy(published(a_grant(version=2, **quota)), self.health)
+    @property
+    def _read_to(self) -> int:
+        return self.bench.intake._cursors.position(PLACE) or 0
+
+    def _read_on(self) -> None:
+        self._noting(lambda: self.bench.live(self.source[self._read_to :]))
+
+    def amend(self, **changes: Any) -> None:
+        """Another version of the metered grant."""
+        version = self.agreed.version + 1
+        self.agreed = replace(self.agreed, version=version, **changes)
+        self.policy = a_policy(published(self.agreed, value_schema_id=1_000 + version), self.health)
+        self._known.learn(self.policy)
+        self.bench.directory.policy = self.policy
+
+    def renew(self) -> None:
+        """A later end, and nothing else."""
+        self.amend(expires_at=self.agreed.expires_at + 30 * DAY)
+
+    def change_rows(self) -> None:
+        """Another view: it is delivered from the start again."""
+        self.amend(rows=None if self.agreed.rows else "code <> 'A'")
+
+    def change_fields(self) -> None:
+        """Another view again, with a field less or more."""
+        fewer = rules("code")
+        self.amend(fields=rules("code", "name") if self.agreed.fields == fewer else fewer)
+
+    def suspend_or_resume(self) -> None:
+        active = self.agreed.state is GrantState.ACTIVE
+        self.amend(state=GrantState.SUSPENDED if active else GrantState.ACTIVE)
+
+    def lose_and_find(self) -> None:
+        """A worker that cannot read the grant for a while has no route for it, and then has it again."""
+        self.bench.directory.policy = a_policy(self.health)
+        self.arrive("Z")
         self.bench.directory.policy = self.policy
 
     def next_day(self) -> None:
@@ -313,6 +367,59 @@ def test_a_day_never_brings_more_and_nothing_is_lost_or_reordered(
     arrived = [decode_body(KEY, unframe(one.key())[1])["code"] for one in world.source]
     assert world.delivered() == [code for code in arrived if rows is None or code != "A"]
     assert world.delivered(HEALTH) == arrived
+
+
+_VERSIONS = ("renew", "change_rows", "change_fields", "suspend_or_resume", "lose_and_find")
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.lists(st.sampled_from("AABC"), min_size=1, max_size=4).map(lambda codes: ("arrive", codes)),
+            st.sampled_from([("next_day", []), ("replace_worker", [])]),
+            st.sampled_from([(name, []) for name in _VERSIONS]),
+        ),
+        max_size=14,
+    ),
+    records=st.one_of(st.none(), st.integers(1, 4)),
+    keys=st.one_of(st.none(), st.integers(1, 2)),
+)
+@example(steps=[("arrive", list("ABC")), ("renew", []), ("arrive", list("DEF"))], records=3, keys=None)
+@example(steps=[("change_rows", []), ("arrive", list("ABB")), ("change_fields", [])], records=3, keys=None)
+@example(
+    steps=[
+        ("arrive", list("AB")),
+        ("suspend_or_resume", []),
+        ("arrive", list("C")),
+        ("suspend_or_resume", []),
+    ],
+    records=None,
+    keys=2,
+)
+def test_no_version_of_a_grant_brings_more_than_the_quota_of_the_day(
+    steps: list[tuple[str, list[str]]], records: int | None, keys: int | None
+) -> None:
+    """Renewed, amended, suspended, resumed: it is one grant with one delivery topic; its day goes on."""
+    world = World(quota_records_per_day=records, quota_keys_per_day=keys)
+    for name, codes in steps:
+        getattr(world, name)(*codes)
+        world.settle()
+
+    for day, outputs in world.by_day.items():
+        assert records is None or len(outputs) <= records, day
+        assert keys is None or len({one.key for one in outputs}) <= keys, day
+
+
+def test_what_is_brought_again_under_a_new_view_counts_against_the_same_day() -> None:
+    world = World(quota_records_per_day=3)
+    world.arrive("A", "B")
+
+    world.change_fields()
+    world.settle()
+
+    assert world.delivered() == ["A", "B", "A"]
+    assert world.held() == [{"grant": "tax-firms", "reason": "quota-used-up"}]
 
 
 @given(quota=st.integers(1, 10_000), partitions=st.integers(1, 64))

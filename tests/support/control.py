@@ -129,6 +129,18 @@ class ControlSide:
         """What a department has been told, oldest first."""
         return [value for _, value in self.records(topics.subscriptions(department)) if value is not None]
 
+    def environment(self) -> dict[str, str]:
+        """The settings with which a command means this store and this bus, as the administrator."""
+        broker = self.bus.broker
+        return {
+            "GOVBUS_HOME": str(self.running.home.root),
+            "GOVBUS_BROKER_BOOTSTRAP": broker.bootstrap,
+            "GOVBUS_BROKER_USER": "admin",
+            "GOVBUS_BROKER_PASSWORD_FILE": str(broker.password_file),
+            "GOVBUS_REGISTRY_URL": self.running.registry_url,
+            "GOVBUS_CONTROL_URL": f"sqlite:///{self.folder / 'control.db'}",
+        }
+
     def close(self) -> None:
         """Let go of the store."""
         self.store.close()

@@ -95,12 +95,15 @@ class StillControl:
         self._asked()
         return self._one(self.known_resources, "resource", ref)
 
-    def grants(self, *, resource: str = "", subscriber: str = "", state: str = "") -> Sequence[Shown]:
+    def grants(
+        self, *, owner: str = "", resource: str = "", subscriber: str = "", state: str = ""
+    ) -> Sequence[Shown]:
         self._asked()
         return [
             grant
             for grant in self.known_grants
-            if resource in ("", grant["resource"])
+            if owner in ("", grant["resource"].partition(".")[0])
+            and resource in ("", grant["resource"])
             and subscriber in ("", grant["subscriber"])
             and state in ("", grant["state"])
         ]
@@ -108,6 +111,12 @@ class StillControl:
     def grant(self, grant_id: str) -> Shown:
         self._asked()
         return self._one(self.known_grants, "grant", grant_id)
+
+    def grant_history(self, grant_id: str) -> Shown:
+        made = {"version": 1, "state": "active", "made_at": "2026-01-01T00:00:00+00:00", "changes": []}
+        said = {"who": "wang-civil", "why": "agreed", "decided": None}
+        found = {"reason": "permitted", "held": [], "versions": [made | said], "receipt": None}
+        return {"grant": self.grant(grant_id), **found}
 
     def suspend(self, grant_id: str, *, why: str) -> Shown:
         return self._changed("suspend", grant_id, "suspended", why)

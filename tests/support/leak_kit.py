@@ -50,10 +50,10 @@ from govbus_processors.batch import Batch, Outcome, Output
 from govbus_processors.exchange import Exchange, SchemaBook
 from govbus_processors.guard import Guard
 from govbus_processors.membership import Membership
-from govbus_processors.routes import Policy, build_policy
+from govbus_processors.routes import Policy
 from support.canaries import Planted, hidden_by, plant, twin
 from support.intake_bench import BUS_SCHEMAS, IntakeBench
-from support.policies import NOON
+from support.policies import NOON, policy_of
 from support.views import contract_of
 
 VALUE_ID, KEY_ID, UNKNOWN_ID = 100, 101, 999
@@ -270,7 +270,7 @@ def _policy(case: Case) -> Policy:
             value_schema_id=value_id,
             key_schema_id=KEY_ID if keys is None else key_id,
         )
-    return build_policy(1, {resource.ref: resource}, published, schemas, {})
+    return policy_of([resource], published.values(), schemas)
 
 
 def _registry(case: Case, policy: Policy) -> Schemas:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from govbus.grant import FieldRule, Grant, GrantState, PublishedGrant
 from govbus.policy import view_id
 from govbus.transform import parse_transform
 from govbus.view import key_schema, view_schema
-from govbus_processors.routes import Policy, build_policy
+from govbus_processors.routes import Policy, Routing
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -115,9 +116,25 @@ def a_policy(*grants: Published, resource: Resource | None = None, offset: int =
     schemas = {VALUE.id: VALUE.raw, KEY.id: KEY.raw}
     for one in grants:
         schemas |= one.schemas
-    return build_policy(
-        offset, {held.ref: held}, {one.grant.grant.id: one.grant for one in grants}, schemas, {}
-    )
+    return policy_of([held], [one.grant for one in grants], schemas, offset=offset)
+
+
+def policy_of(
+    resources: Iterable[Resource],
+    grants: Iterable[PublishedGrant],
+    schemas: Mapping[int, Any],
+    *,
+    offset: int = 1,
+) -> Policy:
+    """The policy of a worker that has read all of these."""
+    routing = Routing()
+    for schema_id, raw in schemas.items():
+        routing.put_schema(schema_id, raw)
+    for one in resources:
+        routing.put_resource(one)
+    for granted in grants:
+        routing.put_grant(granted)
+    return routing.policy(offset)
 
 
 class Record:
@@ -166,5 +183,5 @@ def mangled(record: Record, value: bytes | None) -> Record:
 
 __all__ = [
     "CONTRACT", "KEY", "NOON", "SOURCE", "VALUE", "Published", "Record", "a_grant", "a_policy",
-    "a_resource", "firm", "gone", "header", "mangled", "published", "rules",
+    "a_resource", "firm", "gone", "header", "mangled", "policy_of", "published", "rules",
 ]  # fmt: skip

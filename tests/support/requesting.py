@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,6 +111,15 @@ def a_filled_store(folder: Path) -> Path:
     fill(store)
     store.close()
     return file
+
+
+def a_store_on(request: pytest.FixtureRequest, filled: Path, folder: Path) -> ControlStore:
+    """A store filled like that, on the database that a fixture's parameter names: sqlite or postgresql."""
+    if request.param == "sqlite":
+        return ControlStore.open(f"sqlite:///{shutil.copy(filled, folder)}")
+    store = ControlStore.open(request.getfixturevalue("postgres_url"))
+    fill(store)
+    return store
 
 
 class Office:

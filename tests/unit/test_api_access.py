@@ -82,6 +82,12 @@ EXPECTED: dict[str, dict[str, tuple[int, int, int]]] = {
         "operator": (OK, OK, OK),
         "auditor": (OK, OK, OK),
     },
+    "GET /v1/grants/{grant_id}/history": {
+        "steward": (OK, OK, HIDDEN),
+        "subscriber": (HIDDEN, OK, HIDDEN),
+        "operator": (OK, OK, OK),
+        "auditor": (OK, OK, OK),
+    },
     "POST /v1/grants/{grant_id}/suspend": {
         "steward": (OK, NO, HIDDEN),
         "subscriber": (NO, NO, NO),

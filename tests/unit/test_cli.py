@@ -126,6 +126,7 @@ def test_the_groups_have_what_the_manual_names() -> None:
         ("request", "submit"), ("request", "answer"), ("request", "withdraw"),
         ("review", "list"), ("review", "take"), ("review", "ask"), ("review", "approve"),
         ("review", "reject"), ("review", "emergency"),
+        ("grant", "list"), ("grant", "show"),
         ("account", "add"), ("account", "list"), ("account", "disable"),
         ("calendar", "apply"), ("calendar", "show"), ("clocks", "run"), ("notices", "drain"),
         ("token", "new"), ("token", "list"), ("token", "revoke"),

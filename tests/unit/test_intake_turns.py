@@ -17,7 +17,7 @@ from govbus.catalogue import ResourceKind
 from govbus.codec import unframe
 from govbus.grant import GrantState
 from govbus_processors.batch import Batch
-from govbus_processors.routes import Policy, build_policy
+from govbus_processors.routes import Policy
 from support.intakes import HandDriven, Hours, MemoryBus, Policies, decisions
 from support.policies import (
     NOON,
@@ -28,6 +28,7 @@ from support.policies import (
     a_resource,
     firm,
     gone,
+    policy_of,
     published,
 )
 
@@ -234,7 +235,7 @@ def among(others: int, *, filtered: bool) -> Policy:
         made = published(grant, value_schema_id=1_000 + number)
         grants[grant.id] = made.grant
         schemas |= made.schemas
-    return build_policy(1, resources, grants, schemas, {})
+    return policy_of(resources.values(), grants.values(), schemas)
 
 
 def rest(worker: HandDriven) -> None:

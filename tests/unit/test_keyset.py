@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -15,22 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from govbus_processors import keyset
+from support.kernels import interpreted
 
 SEED = bytes(range(16))
 
 
-def _interpreted() -> ModuleType:
-    path = Path(keyset.__file__).parent / "keyset.py"
-    spec = importlib.util.spec_from_file_location("interpreted_keyset", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["interpreted_keyset"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-INTERPRETED = _interpreted()
+INTERPRETED = interpreted(Path(keyset.__file__).with_name("keyset.py"))
 assert INTERPRETED.COMPILED is False
 
 

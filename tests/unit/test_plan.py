@@ -485,9 +485,12 @@ def test_what_is_removed_by_name_is_planned_in_full(tmp_path: Path) -> None:
     [
         (
             "  grants: [health-residents]\n",
-            "resource civil.residents cannot be removed; .*: health-residents",
+            "resource civil.residents cannot be removed; .*: grant health-residents",
         ),
-        ("  resources: [civil.residents]\n", "department civil cannot be removed; .*: civil.residents"),
+        (
+            "  resources: [civil.residents]\n",
+            "department civil cannot be removed; .*: resource civil.residents",
+        ),
     ],
 )
 @pytest.mark.parametrize("state", [GrantState.ACTIVE, GrantState.SUSPENDED])
@@ -504,7 +507,7 @@ def test_a_department_above_others_is_not_removed(tmp_path: Path) -> None:
     without = LEVELS.split("resources:", maxsplit=1)[0]
     known = applied(planned(tmp_path, without))
 
-    with pytest.raises(GrantRefusedError, match="department civil cannot be removed; .*: health"):
+    with pytest.raises(GrantRefusedError, match="department civil cannot be removed; .*: department health"):
         planned(tmp_path, "remove: {departments: [civil]}\n", known=known)
     assert planned(tmp_path, "remove: {departments: [civil, health]}\n", known=known).pending
 
@@ -513,7 +516,7 @@ def test_a_resource_is_not_removed_while_the_same_file_grants_it(tmp_path: Path)
     known = applied(planned(tmp_path, CATALOGUE.split("grants:", maxsplit=1)[0]))
     granting = "grants:" + CATALOGUE.split("grants:")[1] + "remove: {resources: [civil.residents]}\n"
 
-    with pytest.raises(GrantRefusedError, match="depends on it: health-residents"):
+    with pytest.raises(GrantRefusedError, match="depends on it: grant health-residents"):
         planned(tmp_path, granting, known=known)
 
 

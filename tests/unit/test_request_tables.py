@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from govbus.request import TRANSITIONS
 from govbus_console.control import migrate
-from govbus_console.control.store import ControlStore
-from support.requesting import MONDAY, Office, a_filled_store, fill, keeping
+from support.requesting import MONDAY, Office, a_filled_store, a_store_on, keeping
 
 SENSITIVE = {"fields": keeping("code", "phone")}
 
@@ -29,11 +27,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def office(
     request: pytest.FixtureRequest, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Office]:
-    if request.param == "sqlite":
-        store = ControlStore.open(f"sqlite:///{shutil.copy(filled, tmp_path)}")
-    else:
-        store = ControlStore.open(request.getfixturevalue("postgres_url"))
-        fill(store)
+    store = a_store_on(request, filled, tmp_path)
     yield Office(store, monkeypatch)
     store.close()
 

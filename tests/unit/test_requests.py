@@ -294,6 +294,8 @@ def test_a_disabled_account_and_one_that_claims_more_than_it_is_may_nothing(offi
         office.desk.approve(replace(SUN, department="civil", roles=frozenset({Role.STEWARD})), made)
     with pytest.raises(TransitionRefusedError):
         office.desk.approve(replace(LI, roles=frozenset({Role.SUBSCRIBER, Role.STEWARD})), made)
+    with pytest.raises(NotFoundError):
+        office.desk.find(replace(SUN, roles=frozenset({Role.AUDITOR})), made)
 
 
 def test_a_decision_survives_a_bus_that_is_down_and_is_provided_later(office: Office) -> None:
@@ -431,6 +433,22 @@ def test_a_subscriber_s_amendment_is_reviewed(office: Office) -> None:
     office.desk.take(WANG, done.id)
     assert office.desk.approve(WANG, done.id).grant_version == 2
     assert the_grant(office).grant.rows is None
+
+
+def test_why_a_grant_is_to_change_begins_the_history_of_what_changes_it(office: Office) -> None:
+    office.provisioned()
+    (grant,) = office.store.snapshot().grants
+
+    amended = office.desk.amend(LI, grant, Amendment(fields=keeping("code")), why="the names are not needed")
+    renewed = office.desk.renew(LI, grant, timedelta(days=90), why="the audit takes longer")
+
+    begun = [office.desk.history(LI, one.id)[0] for one in (amended, renewed)]
+    assert [(event.action, event.said) for event in begun] == [
+        ("draft", "the names are not needed"),
+        ("draft", "the audit takes longer"),
+    ]
+    with pytest.raises(RefusedError, match="a reason has to be said"):
+        office.desk.renew(LI, grant, timedelta(days=90), why=" ")
 
 
 def test_an_amendment_that_was_asked_of_another_version_is_refused(office: Office) -> None:

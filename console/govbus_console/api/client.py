@@ -136,13 +136,20 @@ class RemoteControl:
         """One entry."""
         return self._to.ask("GET", f"/v1/resources/{named(ref)}")
 
-    def grants(self, *, resource: str = "", subscriber: str = "", state: str = "") -> Sequence[Shown]:
+    def grants(
+        self, *, owner: str = "", resource: str = "", subscriber: str = "", state: str = ""
+    ) -> Sequence[Shown]:
         """Those that this token may see."""
-        return self._to.all("/v1/grants", {"resource": resource, "subscriber": subscriber, "state": state})
+        given = {"owner": owner, "resource": resource, "subscriber": subscriber, "state": state}
+        return self._to.all("/v1/grants", given)
 
     def grant(self, grant_id: str) -> Shown:
         """One grant."""
         return self._to.ask("GET", f"/v1/grants/{named(grant_id)}")
+
+    def grant_history(self, grant_id: str) -> Shown:
+        """All of one grant."""
+        return self._to.ask("GET", f"/v1/grants/{named(grant_id)}/history")
 
     def suspend(self, grant_id: str, *, why: str) -> Shown:
         """Stop it for the time being."""

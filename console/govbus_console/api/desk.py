@@ -1,9 +1,10 @@
 """The control side as one caller may use it: every object is asked for before it is touched.
 
-A desk is made for one request. It holds what was asked against :mod:`.access`
-and hands on what may pass; nothing behind it asks again. What the caller may not
-see does not exist for it: it is left out of lists, and by name it is not found,
-in the same words as a name that never was.
+A desk is made for one request to the API, or for one command in which an account
+acts on the store itself: there is one set of rules. It holds what was asked against
+:mod:`.access` and hands on what may pass; nothing behind it asks again. What the
+caller may not see does not exist for it: it is left out of lists, and by name it is
+not found, in the same words as a name that never was.
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ class Desk:
         self._must(Right.SEE_CATALOGUE)
         return self._public(self._control.resource(ref))
 
-    def grants(self, *, resource: str = "", subscriber: str = "", state: str = "") -> Sequence[Shown]:
+    def grants(
+        self, *, owner: str = "", resource: str = "", subscriber: str = "", state: str = ""
+    ) -> Sequence[Shown]:
         """Those that the caller may see."""
-        found = self._control.grants(resource=resource, subscriber=subscriber, state=state)
+        found = self._control.grants(owner=owner, resource=resource, subscriber=subscriber, state=state)
         return [grant for grant in found if self._may(Right.SEE_GRANTS, grant)]
 
     def grant(self, grant_id: str) -> Shown:
@@ -55,6 +58,11 @@ class Desk:
         if not self._may(Right.SEE_GRANTS, found):
             raise NotFoundError("there is no such grant")
         return found
+
+    def grant_history(self, grant_id: str) -> Shown:
+        """All of one that the caller may see: its owner and its subscriber see who decided about it."""
+        self.grant(grant_id)
+        return self._control.grant_history(grant_id)
 
     def suspend(self, grant_id: str, *, why: str) -> Shown:
         """Stop one that the caller may stop."""

@@ -103,6 +103,7 @@ def resource(desk: TheDesk, ref: Ref) -> Shown:
 def grants(
     desk: TheDesk,
     *,
+    owner: Name = None,
     resource: Annotated[str | None, Query(max_length=161, pattern=shapes.REF)] = None,
     subscriber: Name = None,
     state: GrantState | None = None,
@@ -110,7 +111,9 @@ def grants(
     cursor: Cursor = None,
 ) -> Shown:
     """Grants that the caller may see: its department's, or all, by role."""
-    found = desk.grants(resource=resource or "", subscriber=subscriber or "", state=state or "")
+    found = desk.grants(
+        owner=owner or "", resource=resource or "", subscriber=subscriber or "", state=state or ""
+    )
     return page(found, name="grants", key="grant", limit=limit, cursor=cursor)
 
 
@@ -118,6 +121,12 @@ def grants(
 def grant(desk: TheDesk, grant_id: GrantId) -> Shown:
     """The newest version of one grant."""
     return desk.grant(grant_id)
+
+
+@needs(Right.SEE_GRANTS)
+def grant_history(desk: TheDesk, grant_id: GrantId) -> Shown:
+    """All versions of one grant: what changed, who decided; what holds it back, what was answered for it."""
+    return desk.grant_history(grant_id)
 
 
 @needs(Right.STOP_GRANTS)
@@ -154,6 +163,7 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/resources/{ref}", resource, shapes.ResourceShown),
     ("GET", "/grants", grants, shapes.Page[shapes.GrantShown]),
     ("GET", "/grants/{grant_id}", grant, shapes.GrantShown),
+    ("GET", "/grants/{grant_id}/history", grant_history, shapes.GrantHistory),
     ("POST", "/grants/{grant_id}/suspend", suspend, shapes.ChangeShown),
     ("POST", "/grants/{grant_id}/resume", resume, shapes.ChangeShown),
     ("POST", "/grants/{grant_id}/revoke", revoke, shapes.ChangeShown),

@@ -136,6 +136,49 @@ class GrantShown(BaseModel):
     shared: bool
 
 
+class DecidedShown(BaseModel):
+    """The request that a version was made for, and who decided about it."""
+
+    request: str
+    kind: RequestKind
+    requester: str
+    approved_by: list[str]
+    granted_by: str | None
+    """Who granted in an emergency."""
+
+
+class VersionShown(BaseModel):
+    """One version of a grant."""
+
+    version: int
+    state: GrantState
+    made_at: str
+    who: str
+    why: str
+    changes: list[str]
+    """What is otherwise than in the version before, as ``word: before → after``."""
+
+    decided: DecidedShown | None
+    """null: it came from a catalogue file, or is a change of state."""
+
+
+class GrantHistory(BaseModel):
+    """A grant, how it came to be as it is, and what becomes of it."""
+
+    grant: GrantShown
+    reason: str
+    """Of the policy: whether it delivers now, and why not."""
+
+    held: list[str] | None
+    """Why workers hold it back although the policy permits it; null: the bus does not say."""
+
+    versions: list[VersionShown]
+    """Oldest first."""
+
+    receipt: dict[str, Any] | None
+    """What the subscriber has answered for it once it ended; ``line`` says it for people."""
+
+
 class ChangeShown(BaseModel):
     """What changing a grant's state came to."""
 

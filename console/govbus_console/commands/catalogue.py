@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from govbus_console.commands.options import Detailed, File, Json, Who, Why, actor
+from govbus_console.commands.options import Detailed, File, Json, MaybeAs, Who, Why, actor
 
 if TYPE_CHECKING:
     from govbus_console.control.plan import Impact, Plan
@@ -127,6 +127,7 @@ def revoke(
     wait: _Wait = 3.0,
     why: Why = "",
     who: Who = "",
+    as_account: MaybeAs = "",
     as_json: Json = False,
 ) -> None:
     """End a grant for good.
@@ -140,27 +141,31 @@ def revoke(
     if data and data not in DataDuty.__members__.values():
         raise typer.BadParameter("write keep, blank or delete", param_hint="--data")
     duty = DataDuty(data) if data else None
-    with connect.control(actor(who)) as control:
+    with connect.control(actor(who), as_account) as control:
         ended = control.revoke(grant, why=why or "revoked", data=duty, wait_seconds=wait)
     _show_change(ended, as_json=as_json)
 
 
-def suspend(grant: _GrantId, *, why: Why = "", who: Who = "", as_json: Json = False) -> None:
+def suspend(
+    grant: _GrantId, *, why: Why = "", who: Who = "", as_account: MaybeAs = "", as_json: Json = False
+) -> None:
     """Stop a grant's deliveries for the time being.
 
     The rows that were landed stay.
     """
     from govbus_console import connect
 
-    with connect.control(actor(who)) as control:
+    with connect.control(actor(who), as_account) as control:
         _show_change(control.suspend(grant, why=why or "suspended"), as_json=as_json)
 
 
-def resume(grant: _GrantId, *, why: Why = "", who: Who = "", as_json: Json = False) -> None:
+def resume(
+    grant: _GrantId, *, why: Why = "", who: Who = "", as_account: MaybeAs = "", as_json: Json = False
+) -> None:
     """Let a suspended grant deliver again, with what it missed."""
     from govbus_console import connect
 
-    with connect.control(actor(who)) as control:
+    with connect.control(actor(who), as_account) as control:
         _show_change(control.resume(grant, why=why or "resumed"), as_json=as_json)
 
 

@@ -163,17 +163,9 @@ def can(department: _Department, what: _What, *, as_json: Json = False) -> None:
 
 
 def _fields(use: Use) -> list[str]:
-    shown = []
-    for rule in use.fields:
-        spec = rule.transform.spec()
-        shown.append(rule.name if spec == "keep" else f"{rule.name} ({_spec_text(spec)})")
-    return shown
+    from govbus_console.render import field_text
 
-
-def _spec_text(spec: Any) -> str:
-    if isinstance(spec, dict):
-        return " ".join(f"{name} {_spec_text(inner)}" for name, inner in spec.items())
-    return str(spec)
+    return [field_text(rule.name, rule.transform.spec()) for rule in use.fields]
 
 
 def _use_data(use: Use) -> dict[str, Any]:

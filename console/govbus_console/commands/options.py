@@ -25,10 +25,24 @@ Who = Annotated[
     str,
     typer.Option("--who", envvar="GOVBUS_ACTOR", help="Who asks, for the audit. Default: your login name."),
 ]
+MaybeAs = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        metavar="ACCOUNT",
+        envvar="GOVBUS_ACCOUNT",
+        help="The account that acts, as far as its roles allow. Without: whoever may write the store.",
+        show_default=False,
+    ),
+]
 
 
 def actor(given: str) -> str:
-    """Who is written down in the audit."""
+    """Who is written down in the audit where no account acts.
+
+    It is said, so that a name that somebody gives does not pass for an account of that name, whose roles
+    were asked.
+    """
     import getpass
 
-    return given or getpass.getuser()
+    return f"{given or getpass.getuser()} (no account)"

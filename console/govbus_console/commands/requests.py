@@ -12,6 +12,7 @@ from govbus_console.commands.options import Json
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
+    from datetime import timedelta
 
     from govbus.grant import DataDuty, FieldRule
     from govbus.request import Ground
@@ -117,7 +118,7 @@ def new(
         quota_keys_per_day=quota_keys or None,
     )
     with desk(as_account) as (requests, actor):
-        _show(requests.draft(actor, ask), as_json=as_json)
+        _show(requests.draft(actor, ask), as_json=as_json, whole=True)
 
 
 @request.command("list")
@@ -145,7 +146,8 @@ def list_requests(
 def show_request(request_id: _Id, *, as_account: As, as_json: Json = False) -> None:
     """Show a request and everything that has happened to it."""
     with desk(as_account) as (requests, actor):
-        _show(requests.find(actor, request_id), requests.history(actor, request_id), as_json=as_json)
+        found, history = requests.find(actor, request_id), requests.history(actor, request_id)
+        _show(found, history, as_json=as_json, whole=True)
 
 
 @request.command("count")
@@ -197,7 +199,7 @@ def list_reviews(*, limit: _Limit = 100, after: _After = "", as_account: As, as_
 def take(request_id: _Id, *, as_account: As, as_json: Json = False) -> None:
     """Begin to review a request."""
     with desk(as_account) as (requests, actor):
-        _show(requests.take(actor, request_id), as_json=as_json)
+        _show(requests.take(actor, request_id), as_json=as_json, whole=True)
 
 
 @review.command("ask")
@@ -399,16 +401,20 @@ def _moment(moment: Any) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-def _show(found: Request, history: Sequence[Happened] = (), *, as_json: bool) -> None:
+def _show(found: Request, history: Sequence[Happened] = (), *, as_json: bool, whole: bool = False) -> None:
+    """Show where a request stands; ``whole``: also what is asked for."""
+    from govbus.request import FOLLOWED
     from govbus_console.control import request_json
-    from govbus_console.render import show, table
+    from govbus_console.render import facts_text, show, table
 
     data = request_json.show_request(found)
     if history:
         data["history"] = [request_json.show_happened(event) for event in history]
     lines = [f"request {found.id} is {found.state}"]
     if found.grant_version is not None:
-        lines[0] += f": grant {found.grant_id}, version {found.grant_version}"
+        # Until it is provided, an amendment names the version that it was asked of.
+        made = "" if found.state in FOLLOWED else "to change "
+        lines[0] += f": {made}grant {found.grant_id}, version {found.grant_version}"
     waiting = found.approvals_needed - len(found.approved_by)
     if found.state == "in_review" and found.approved_by:
         lines.append(f"approved by {', '.join(found.approved_by)}; {waiting} more needed")
@@ -418,11 +424,36 @@ def _show(found: Request, history: Sequence[Happened] = (), *, as_json: bool) ->
         lines.append(f"due by {found.due_at.isoformat()}")
     if found.review == "due" and found.review_due_at is not None:
         lines.append(f"the owner's review is due by {found.review_due_at.isoformat()}")
+    if whole:
+        lines.append(facts_text(_asked(found)))
     text = "\n".join(lines)
     if history:
         rows = [(event.at.isoformat(), event.who, event.action, event.after, event.said) for event in history]
         text += "\n" + table("", ("at", "who", "action", "state", "said"), rows)
     show(data, as_json=as_json, text=text)
+
+
+def _long(term: timedelta) -> str:
+    hours = term.seconds // 3600
+    return f"{term.days} days" if not hours else f"{term.days * 24 + hours} hours"
+
+
+def _asked(found: Request) -> list[tuple[str, str]]:
+    """What a request asks for, as whoever decides about it has to read it."""
+    from govbus_console.render import field_text, quota_text
+
+    ask = found.ask
+    return [
+        ("asked by", f"{found.requester} for {found.subscriber}"),
+        ("resource", ask.resource),
+        ("fields", ", ".join(field_text(rule.name, rule.transform.spec()) for rule in ask.fields)),
+        ("rows", ask.rows or "all"),
+        ("purpose", ask.purpose),
+        ("legal basis", ask.legal_basis),
+        ("term", f"{_long(ask.term)}, from when it is granted" if ask.term else "the end stays"),
+        ("a day", quota_text(ask.quota_records_per_day, ask.quota_keys_per_day)),
+        ("landed rows at the end", ask.data_on_end.value),
+    ]
 
 
 def _show_all(found: Sequence[Request], *, as_json: bool) -> None:

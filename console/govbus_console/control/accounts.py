@@ -42,8 +42,10 @@ def add(store: ControlStore, account: Account, *, who: str, why: str, now: datet
     with store.locked() as session:
         if session.get(AccountRow, account.name) is not None:
             raise RefusedError(f"there is an account {account.name!r} already; names are not used twice")
-        if account.department is not None and session.get(DepartmentRow, account.department) is None:
-            raise NotFoundError(f"there is no department {account.department!r}")
+        if account.department is not None:
+            department = session.get(DepartmentRow, account.department)
+            if department is None or department.removed_at is not None:
+                raise NotFoundError(f"there is no department {account.department!r}")
         session.add(
             AccountRow(
                 name=account.name,

@@ -164,9 +164,11 @@ def _remove(made: Plan, store: ControlStore, bus: Bus, *, who: str, why: str, no
     with store.writing(who=who, why=why, now=now) as writing:
         known = writing.snapshot()
         living = [stored.grant for stored in known.grants.values() if stored.grant.state in LIVING]
+        asked_for = {one.resource_ref for one in known.open_requests}
+        asking = {one.subscriber for one in known.open_requests} | set(known.accounts.values())
         for ref in made.removed_resources:
-            if any(grant.resource_ref == ref for grant in living):
-                raise StalePlanError(f"{ref} has been granted since the plan was made")
+            if ref in asked_for or any(grant.resource_ref == ref for grant in living):
+                raise StalePlanError(f"{ref} has been granted or asked for since the plan was made")
             if ref in known.resources:
                 writing.remove_resource(known.resources[ref])
         for name in made.removed_departments:
@@ -174,7 +176,7 @@ def _remove(made: Plan, store: ControlStore, bus: Bus, *, who: str, why: str, no
                 stored.resource.owner == name and ref not in made.removed_resources
                 for ref, stored in known.resources.items()
             )
-            if owned or any(grant.subscriber == name for grant in living):
+            if owned or name in asking or any(grant.subscriber == name for grant in living):
                 raise StalePlanError(f"{name} has something again since the plan was made")
             if name in known.departments:
                 writing.remove_department(name)

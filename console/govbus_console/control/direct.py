@@ -1,7 +1,8 @@
 """The control side at hand: the store and the broker, as the administrator. Does I/O.
 
-Nothing here asks who may do what: on the command line whoever can open the
-store may, and behind the API :mod:`govbus_console.api.desk` has asked before.
+Nothing here asks who may do what. Behind the API, and on the command line where an
+account acts, :mod:`govbus_console.api.desk` has asked before; without an account
+whoever can open the store may, and the audit says that no account acted.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from govbus.errors import NotFoundError
+from govbus.errors import AccessDeniedError, NotFoundError, RetriableError
 from govbus.grant import DataDuty
-from govbus_console.control import endings, lifecycle, shown
+from govbus_console.control import endings, grant_history, held, lifecycle, shown
 from govbus_console.control.bus import Bus
 from govbus_console.control.shown import Shown
 from govbus_console.control.store import ControlStore
@@ -61,7 +62,9 @@ class DirectControl:
             raise NotFoundError("there is no such resource")
         return shown.resource(stored)
 
-    def grants(self, *, resource: str = "", subscriber: str = "", state: str = "") -> Sequence[Shown]:
+    def grants(
+        self, *, owner: str = "", resource: str = "", subscriber: str = "", state: str = ""
+    ) -> Sequence[Shown]:
         """Those that match everything that is given."""
         now = datetime.now(UTC)
         with self.store() as store:
@@ -69,7 +72,8 @@ class DirectControl:
         return [
             shown.grant(stored, now=now)
             for _, stored in sorted(known.items())
-            if (not resource or stored.grant.resource_ref == resource)
+            if (not owner or stored.grant.owner == owner)
+            and (not resource or stored.grant.resource_ref == resource)
             and (not subscriber or stored.grant.subscriber == subscriber)
             and (not state or stored.grant.state == state)
         ]
@@ -81,6 +85,16 @@ class DirectControl:
         if stored is None:
             raise NotFoundError("there is no such grant")
         return shown.grant(stored, now=datetime.now(UTC))
+
+    def grant_history(self, grant_id: str) -> Shown:
+        """All of one grant. A bus that is away is no reason to show nothing: what it would say is unknown."""
+        with self.store() as store:
+            found = grant_history.read(store, grant_id, now=datetime.now(UTC))
+        try:
+            with self.bus() as bus:
+                return found.as_json(held=held.of(found.newest, held.reports(bus)))
+        except (RetriableError, AccessDeniedError):
+            return found.as_json(held=None)
 
     def suspend(self, grant_id: str, *, why: str) -> Shown:
         """Stop it for the time being."""

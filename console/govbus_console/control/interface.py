@@ -45,12 +45,18 @@ class Control(Protocol):
         """One catalogue entry, ``owner.resource``."""
         ...
 
-    def grants(self, *, resource: str = "", subscriber: str = "", state: str = "") -> Sequence[Shown]:
+    def grants(
+        self, *, owner: str = "", resource: str = "", subscriber: str = "", state: str = ""
+    ) -> Sequence[Shown]:
         """The newest version of each grant, by id."""
         ...
 
     def grant(self, grant_id: str) -> Shown:
         """The newest version of one grant."""
+        ...
+
+    def grant_history(self, grant_id: str) -> Shown:
+        """All versions of one grant, who decided, and what became of it (:mod:`.grant_history`)."""
         ...
 
     def suspend(self, grant_id: str, *, why: str) -> Shown:

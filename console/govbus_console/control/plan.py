@@ -27,7 +27,7 @@ from govbus.catalogue import Classification, ShareType, check_parent
 from govbus.contract import ContractField, DataContract
 from govbus.entry import Entry, entry_to_facts
 from govbus.errors import BusError, CatalogueError, GrantRefusedError, RefusedError
-from govbus.grant import FieldRule, Grant, GrantState
+from govbus.grant import Grant, GrantState
 from govbus.policy import check_grant
 from govbus.rowfilter import parse_filter
 from govbus.view import view_schema
@@ -46,6 +46,7 @@ from govbus_console.control.planned import (
     Plan,
     PlannedGrant,
     PlannedResource,
+    agreed_facts,
     differences,
 )
 from govbus_console.control.removal import plan_removals
@@ -274,14 +275,7 @@ class _Planner:
             return None
         details = differences(
             [
-                ("fields", _shown(old.fields), _shown(grant.fields)),
-                ("rows", old.rows or "all", grant.rows or "all"),
-                ("purpose", old.purpose, grant.purpose),
-                ("starts_at", old.starts_at.isoformat(), grant.starts_at.isoformat()),
-                ("expires_at", old.expires_at.isoformat(), grant.expires_at.isoformat()),
-                ("data_on_end", old.data_on_end.value, grant.data_on_end.value),
-                ("quota_records_per_day", old.quota_records_per_day, grant.quota_records_per_day),
-                ("quota_keys_per_day", old.quota_keys_per_day, grant.quota_keys_per_day),
+                *agreed_facts(old, grant),
                 *self._of_the_resource(before, resource),
             ]
         )
@@ -480,7 +474,3 @@ def _said(item: Mapping[str, Any] | None) -> str:
     if item is None:
         return "none"
     return " ".join(str(value) for word, value in item.items() if word != "name" and value not in (None, ""))
-
-
-def _shown(fields: Iterable[FieldRule]) -> list[Any]:
-    return [rule.name if (spec := rule.transform.spec()) == "keep" else {rule.name: spec} for rule in fields]

@@ -11,7 +11,7 @@ from typing import Any
 from govbus.catalogue import Department, ShareType
 from govbus.contract import DataContract
 from govbus.entry import Entry
-from govbus.grant import Grant, GrantState
+from govbus.grant import FieldRule, Grant, GrantState
 
 LIVING = (GrantState.ACTIVE, GrantState.SUSPENDED)
 """States in which a grant holds, if only on paper; whatever depends on one depends on these."""
@@ -140,6 +140,24 @@ class Plan:
     def pending(self) -> bool:
         """Whether applying would change anything."""
         return any(change.pending for change in self.changes)
+
+
+def agreed_facts(old: Grant, new: Grant) -> list[tuple[str, Any, Any]]:
+    """What may differ between two versions of a grant, word by word, as people read it."""
+    return [
+        ("fields", _written(old.fields), _written(new.fields)),
+        ("rows", old.rows or "all", new.rows or "all"),
+        ("purpose", old.purpose, new.purpose),
+        ("starts_at", old.starts_at.isoformat(), new.starts_at.isoformat()),
+        ("expires_at", old.expires_at.isoformat(), new.expires_at.isoformat()),
+        ("data_on_end", old.data_on_end.value, new.data_on_end.value),
+        ("quota_records_per_day", old.quota_records_per_day, new.quota_records_per_day),
+        ("quota_keys_per_day", old.quota_keys_per_day, new.quota_keys_per_day),
+    ]
+
+
+def _written(fields: Iterable[FieldRule]) -> list[Any]:
+    return [rule.name if (spec := rule.transform.spec()) == "keep" else {rule.name: spec} for rule in fields]
 
 
 def _names(grant: Grant | None) -> tuple[str, ...]:

@@ -188,6 +188,13 @@ def standings(store: ControlStore) -> list[Standing]:
     )
 
 
+def standing_of(session: Session, stored: StoredGrant) -> Standing | None:
+    """What was answered for one grant; None while it has not ended."""
+    if stored.grant.state not in ENDED:
+        return None
+    return _standing(stored, session.get(ReceiptRow, (stored.grant.id, stored.grant.version)))
+
+
 def collect(store: ControlStore, bus: Bus, departments: Collection[str], *, now: datetime) -> int:
     """Read, verify and keep what departments have answered since the last time; return how many records.
 

@@ -1,9 +1,13 @@
 """Work out what the ``remove:`` of a catalogue file takes away, and refuse what others depend on. Pure.
 
 1. A grant that holds is revoked; one that has ended stays as it is.
-2. A resource goes when no grant of it holds any more, those of the same file included.
-3. A department goes when it owns no resource, receives nothing and stands above no department.
-4. What has been removed already is no mistake; a name that was never there is one.
+2. A resource goes when no grant of it holds any more, those of the same file included, and no request for it
+   is open.
+3. A department goes when it owns no resource, receives nothing, asks for nothing, stands above no department,
+   and no account acts for it.
+4. Of each thing that stands in the way it is said who has to do what first. A request is ended by whoever
+   decides about it: removing what it asks for is no decision.
+5. What has been removed already is no mistake; a name that was never there is one.
 """
 
 from __future__ import annotations
@@ -14,9 +18,10 @@ from dataclasses import dataclass
 from govbus.catalogue import Department
 from govbus.errors import BusError, CatalogueError, GrantRefusedError
 from govbus.grant import Grant
+from govbus.request import RequestState
 from govbus_console.control.catalogue_file import Removal
 from govbus_console.control.planned import LIVING, Action, Change, PlannedGrant, PlannedResource
-from govbus_console.control.store import Snapshot
+from govbus_console.control.store import OpenRequest, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +101,8 @@ class _Removing:
     def resources(self, living: Iterable[Grant]) -> None:
         living = tuple(living)
         for removal in self._of("resource"):
-            users = sorted(grant.id for grant in living if grant.resource_ref == removal.name)
+            users = [_grant(grant) for grant in _sorted(living) if grant.resource_ref == removal.name]
+            users += [_request(one) for one in self._known.open_requests if one.resource_ref == removal.name]
             self._one(removal, self._known.resources, self._known.removed_resources, users)
 
     def departments(
@@ -108,17 +114,23 @@ class _Removing:
         living = tuple(living)
         going = {removal.name for removal in self._of("department")}
         for removal in self._of("department"):
-            users = sorted(grant.id for grant in living if grant.subscriber == removal.name)
+            users = [_grant(grant) for grant in _sorted(living) if grant.subscriber == removal.name]
+            users += [_request(one) for one in self._known.open_requests if one.subscriber == removal.name]
             users += sorted(
-                ref
+                f"resource {ref} (name it under remove)"
                 for ref, resource in resources.items()
                 if resource.contract.owner == removal.name and ref not in self._going["resource"]
             )
             users += sorted(
-                department.name
+                f"department {department.name} below it (give it another parent, or name it under remove)"
                 for department in departments.values()
                 if department.parent == removal.name and department.name not in going
             )
+            users += [
+                f"account {name} (govbus account disable {name})"
+                for name, department in self._known.accounts.items()
+                if department == removal.name
+            ]
             self._one(removal, self._known.departments, self._known.removed_departments, users)
 
     def _of(self, kind: str) -> list[Removal]:
@@ -131,7 +143,7 @@ class _Removing:
             self._problems.append(
                 GrantRefusedError(
                     f"{removal.place}: {removal.kind} {removal.name} cannot be removed; "
-                    f"remove first what depends on it: {', '.join(users)}"
+                    f"end first what depends on it: {', '.join(users)}"
                 )
             )
         elif removal.name in there:
@@ -151,3 +163,16 @@ class _Removing:
 
     def _change(self, removal: Removal, action: Action, whom: tuple[str, ...] = ()) -> None:
         self._changes.append(Change(kind=removal.kind, name=removal.name, action=action, whom=whom))
+
+
+def _sorted(grants: Iterable[Grant]) -> list[Grant]:
+    return sorted(grants, key=lambda grant: grant.id)
+
+
+def _grant(grant: Grant) -> str:
+    return f"grant {grant.id} (govbus revoke {grant.id}, or name it under remove)"
+
+
+def _request(one: OpenRequest) -> str:
+    back = "" if one.state == RequestState.APPROVED else f", or {one.subscriber} withdraws it"
+    return f"request {one.id}, {one.state} (its owner rejects it{back})"

@@ -1,16 +1,21 @@
-"""How an account stands to a request, held against the store."""
+"""How accounts stand to requests, held against the store, and which of both are in use."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from govbus.errors import NotAllowedError
-from govbus.request import Party
+from govbus.request import Party, RequestState
 from govbus_console.control.request_tables import AccountRow, RequestRow
 from govbus_console.control.roles import Account, Role
+from govbus_console.control.store import OpenRequest
+
+_OPEN = (RequestState.SUBMITTED, RequestState.IN_REVIEW, RequestState.NEEDS_INFO, RequestState.APPROVED)
+"""Not the drafts: nobody but the requester can take one back, so it must not keep others' things in place."""
 
 
 def held(session: Session, actor: Account) -> Account:
@@ -52,3 +57,26 @@ def may_see(row: RequestRow, account: Account) -> bool:
     if account.roles & {Role.OPERATOR, Role.AUDITOR}:
         return True
     return account.department is not None and account.department in (row.subscriber, row.owner)
+
+
+def open_requests(session: Session) -> tuple[OpenRequest, ...]:
+    """Requests that somebody still has to decide, answer or provide."""
+    rows = session.execute(
+        select(RequestRow.id, RequestRow.state, RequestRow.subscriber, RequestRow.owner, RequestRow.resource)
+        .where(RequestRow.state.in_([state.value for state in _OPEN]))
+        .order_by(func.length(RequestRow.id), RequestRow.id)
+    )
+    return tuple(
+        OpenRequest(id=name, state=state, subscriber=subscriber, resource_ref=f"{owner}.{resource}")
+        for name, state, subscriber, owner, resource in rows
+    )
+
+
+def active_accounts(session: Session) -> Mapping[str, str]:
+    """The departments of the accounts that may act; the bus's own accounts are of none."""
+    rows = session.execute(
+        select(AccountRow.name, AccountRow.department)
+        .where(~AccountRow.disabled, AccountRow.department.is_not(None))
+        .order_by(AccountRow.name)
+    )
+    return {name: str(department) for name, department in rows}

@@ -124,7 +124,7 @@ class Requests:
             if not parties_of(row, account, ()) & {Party.REQUESTER, Party.STEWARD}:
                 raise NotAllowedError(f"request {request_id} is for its requester and its owner to count")
             ref, rows = f"{row.owner}.{row.resource}", row.rows
-        stored = self.store.snapshot().resources[ref]
+        stored = _stored(self.store.snapshot(), ref)
         with self.bus() as bus:
             exact = Counting(bus.broker, bus.registry, seconds=_COUNT_SECONDS).count(stored, rows)
         step = self.rules.count_step
@@ -241,6 +241,7 @@ class Requests:
                 old.subscriber,
                 amended(old, change, legal_basis or _legal_basis(writing.session, old.id) or why),
                 old=old,
+                why=_said(why, "a reason"),
             )
             self._submit(writing, row, account)
             made = row.id
@@ -264,7 +265,8 @@ class Requests:
                 Amendment(term=term),
                 legal_basis or _legal_basis(writing.session, old.id) or why,
             )
-            row = self._new_row(writing, account, RequestKind.RENEW, old.subscriber, ask, old=old)
+            reason = _said(why, "a reason")
+            row = self._new_row(writing, account, RequestKind.RENEW, old.subscriber, ask, old=old, why=reason)
             self._submit(writing, row, account)
             made = row.id
         return self._provided(actor, made)
@@ -492,8 +494,12 @@ class Requests:
         ask: Ask,
         *,
         old: Grant | None = None,
+        why: str = "",
     ) -> RequestRow:
-        """Write a draft, after holding it against what could be granted."""
+        """Write a draft, after holding it against what could be granted.
+
+        Its history begins with the purpose or, where that is the grant's already, with ``why``.
+        """
         known = writing.snapshot()
         stored = known.resources.get(ask.resource)
         if stored is None:
@@ -529,7 +535,8 @@ class Requests:
         check_against(self._grant(row, known, writing.session, writing.now), stored)
         writing.session.add(row)
         writing.session.flush()
-        note(writing.session, row, "draft", row.state, who=account.name, said=ask.purpose, now=writing.now)
+        said = why or ask.purpose
+        note(writing.session, row, "draft", row.state, who=account.name, said=said, now=writing.now)
         writing.session.flush()
         return row
 
@@ -643,7 +650,7 @@ class Requests:
             row = session.get_one(RequestRow, request_id)
             if row.state != RequestState.APPROVED:
                 return False
-            what = f"request {row.id}: {row.purpose}"
+            what = f"request {row.id}: {_begun_with(session, row)}"
 
         def make(known: Snapshot) -> Grant:
             with self.store.reading() as session:
@@ -710,7 +717,15 @@ def _acting(
 
 
 def _resource(known: Snapshot, row: RequestRow) -> StoredResource:
-    return known.resources[f"{row.owner}.{row.resource}"]
+    return _stored(known, f"{row.owner}.{row.resource}")
+
+
+def _stored(known: Snapshot, ref: str) -> StoredResource:
+    stored = known.resources.get(ref)
+    if stored is None:
+        # A draft outlives its resource: nobody but the requester can take it back.
+        raise GrantRefusedError(f"resource {ref} is not in the catalogue any more; withdraw the request")
+    return stored
 
 
 def _next_id(session: Session) -> str:
@@ -744,6 +759,12 @@ def _legal_basis(session: Session, grant_id: str) -> str | None:
     """What the first request of a grant rested on; None for one that came from a catalogue file."""
     made = select(RequestRow.legal_basis).where(RequestRow.grant_id == grant_id)
     return session.scalar(made.order_by(RequestRow.made_at).limit(1))
+
+
+def _begun_with(session: Session, row: RequestRow) -> str:
+    """What was said when it was written down."""
+    first = select(RequestEventRow.said).where(RequestEventRow.request == row.id)
+    return session.scalar(first.order_by(RequestEventRow.seq).limit(1)) or row.purpose
 
 
 def _said(text: str, what: str) -> str:

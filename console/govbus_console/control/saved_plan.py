@@ -103,9 +103,12 @@ def store_digest(known: Snapshot) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Any value of a snapshot as JSON; types are named, because two transforms may have equal contents."""
+    """Any value of a snapshot as JSON; types are named, because two transforms may have equal contents.
+
+    What two snapshots are not compared by is left out.
+    """
     if is_dataclass(value):
-        named = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        named = {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.compare}
         return named | {"": type(value).__name__}
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}

@@ -237,6 +237,16 @@ class StoredGrant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRequest:
+    """A request that was handed in and is not decided, or decided and not provided."""
+
+    id: str
+    state: str
+    subscriber: str
+    resource_ref: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything that counts at one moment, by name."""
 
@@ -250,6 +260,13 @@ class Snapshot:
 
     removed_resources: Mapping[str, StoredResource] = field(default_factory=dict)
     """Taken out of the catalogue: nothing of them is granted; their topics and contracts are still there."""
+
+    open_requests: tuple[OpenRequest, ...] = field(default=(), compare=False)
+    """By age. They and the accounts only stand in the way of what is removed, so a snapshot without them is
+    the same: neither a saved plan nor a grant under way is refused because somebody asks for something."""
+
+    accounts: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Departments, by the names of their accounts that may act."""
 
 
 class Writing:
@@ -575,6 +592,7 @@ def _grant_facts(row: GrantRow) -> dict[str, Any]:
 
 def _snapshot(session: Session) -> Snapshot:
     from govbus_console.control.entries import read_entries
+    from govbus_console.control.request_access import active_accounts, open_requests
 
     departments: dict[str, Department] = {}
     removed_departments: dict[str, Department] = {}
@@ -599,6 +617,8 @@ def _snapshot(session: Session) -> Snapshot:
         grants={granted.id: stored_grant(granted) for granted in rows},
         removed_departments=removed_departments,
         removed_resources=removed_resources,
+        open_requests=open_requests(session),
+        accounts=active_accounts(session),
     )
 
 
