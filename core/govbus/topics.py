@@ -83,6 +83,14 @@ def dead_letter(owner: str, resource: str) -> str:
     return "govbus.dead-letter.{}.{}".format(*_checked(owner, resource))
 
 
+def dead_letters_of(dead_letter_topic: str) -> str:
+    """Give back ``owner.resource`` from the name of a dead-letter topic."""
+    prefix = "govbus.dead-letter."
+    if not dead_letter_topic.startswith(prefix):
+        raise ValueError(f"{dead_letter_topic} is not a dead-letter topic")
+    return dead_letter_topic[len(prefix) :]
+
+
 def subscriptions(department: str) -> str:
     """The compacted topic that tells one department what it is granted, and only it may read."""
     return "govbus.subscriptions.{}".format(*_checked(department))

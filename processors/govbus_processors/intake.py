@@ -33,9 +33,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import TimeoutError as NotYet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -56,14 +56,13 @@ from govbus.errors import (
     BrokerUnavailableError,
     FatalError,
     RegistryUnavailableError,
-    RejectedRecordError,
     RetriableError,
     UnknownSchemaError,
 )
 from govbus.policy import Effect, Reason
 from govbus_processors.batch import Batch, Outcome, Output, Place, Slice, decision_record
 from govbus_processors.checkpoint import Checkpoints
-from govbus_processors.cursors import Cursor, Cursors, Spent
+from govbus_processors.cursors import Cursor, Cursors
 from govbus_processors.faults import broker_error, of_exception
 from govbus_processors.garbage import Collector
 from govbus_processors.guard import Guard
@@ -71,6 +70,7 @@ from govbus_processors.holds import Hold, Holder
 from govbus_processors.keyset import KeySet
 from govbus_processors.membership import Membership
 from govbus_processors.pace import Pace
+from govbus_processors.progress import StoredCursors, progress_records
 from govbus_processors.quotas import Quotas
 from govbus_processors.reader import Reader
 from govbus_processors.slicework import sorted_out
@@ -157,15 +157,6 @@ class _Behind:
     routes: list[tuple[Place, int, tuple[Route, ...]]]
 
 
-@dataclass(slots=True)
-class _Stored:
-    """The cursors on ``govbus.progress``, as far as they were read."""
-
-    position: int = 0
-    cursors: dict[tuple[str, int], dict[str, Cursor]] = field(default_factory=dict)
-    """By captured topic and partition, then by delivery topic."""
-
-
 class Intake:
     """Owns the consumer, the producer and the thread that uses them."""
 
@@ -213,7 +204,7 @@ class Intake:
 
         self._pace = Pace(settings.batch_records)
         self._behind_seen: _Behind | None = None
-        self._stored = _Stored()
+        self._stored = StoredCursors(registry)
         self._epoch = 0
         self._opened = False
         self._subscribed: frozenset[str] = frozenset()
@@ -486,7 +477,7 @@ class Intake:
                 if place.error is not None:
                     # Not the same as "nothing was ever committed", which begins at the first record.
                     raise broker_error(place.error)
-            self._read_stored_cursors()
+            self._stored.read_on(self._reader, seconds=_ASK_SECONDS)
             missed = [self._missed_since(place) for place in committed]
         except (KafkaException, RetriableError):
             # Without knowing where to begin, begin nowhere; leaving makes the group deal again.
@@ -498,7 +489,7 @@ class Intake:
         for place, since in zip(committed, missed, strict=True):
             key = (place.topic, place.partition)
             position = place.offset if place.offset >= 0 else None
-            stored = self._stored.cursors.get(key, {})
+            stored = self._stored.of(key)
             self._cursors.assign(key, position, stored, note=place.metadata, missed_since=since)
             self._look_at = 0.0
             place.offset = OFFSET_BEGINNING if position is None else position
@@ -516,7 +507,7 @@ class Intake:
             since = self._cursors.recency.forgotten_since(place.metadata, self._clock.now())
         else:
             # There was an offset when these cursors were stored: the broker has forgotten it.
-            since = _LONG_AGO if self._stored.cursors.get(key) else None
+            since = _LONG_AGO if self._stored.of(key) else None
         if since is None or self._reader.end(key) <= place.offset:
             return None
         _log.warning(
@@ -542,43 +533,6 @@ class Intake:
         self._quotas.clear()
         self._counting.clear()
         self._held.clear()
-
-    def _read_stored_cursors(self) -> None:
-        place = (topics.PROGRESS, 0)
-        end = self._reader.end(place)
-        until = time.monotonic() + _ASK_SECONDS
-        while self._stored.position < end:
-            stretch = self._reader.read(place, self._stored.position, limit=_LOAD_RECORDS, seconds=1.0)
-            for message in stretch.messages:
-                try:
-                    self._store(message)
-                except (RejectedRecordError, ValueError, KeyError, TypeError, AttributeError):
-                    # Without its cursor a route is brought on from the start: slower, and right.
-                    _log.error(  # noqa: TRY400 the place says enough, and the record may say too much
-                        "unusable cursor", extra={"topic": topics.PROGRESS, "offset": message.offset()}
-                    )
-            self._stored.position = stretch.position
-            if time.monotonic() > until:
-                raise BrokerUnavailableError("the stored cursors cannot be read to their end")
-
-    def _store(self, message: Any) -> None:
-        route, _, partition = message.key().decode().rpartition("/")
-        if message.value() is None:
-            for (_, source_partition), cursors in self._stored.cursors.items():
-                if str(source_partition) == partition:
-                    cursors.pop(route, None)
-            return
-        record = self._registry.decode(message.value())
-        live = record["live"]
-        self._stored.cursors.setdefault((record["topic"], record["partition"]), {})[route] = Cursor(
-            record["view"],
-            live=live,
-            offset=record["next_offset"],
-            # Records that were written before these two fields were lack them.
-            since=None if live else record.get("behind_since") or record["reported_at"],
-            sweep=record.get("sweep_before", 0),
-            spent=_spent_of(record),
-        )
 
     # ---- live batches ----
 
@@ -768,7 +722,14 @@ class Intake:
                 ],
             )
         if self._cursors.staged():
-            guarantee.put(topics.PROGRESS, self._progress_records(policy))
+            records = progress_records(
+                self._cursors,
+                policy,
+                schema=self._schemas["progress"],
+                worker=self._worker,
+                now=self._clock.now(),
+            )
+            guarantee.put(topics.PROGRESS, records)
         self._put_report(policy.offset, stopping=False)
         if meanwhile is not None:
             meanwhile()
@@ -788,33 +749,6 @@ class Intake:
         if schema is None:
             schema = self._schemas[topic] = self._schema_of(topic, "dead-letter")
         return encode(schema, record)
-
-    def _progress_records(self, policy: Policy) -> Iterator[Output]:
-        for (delivery_topic, partition), cursor in self._cursors.staged().items():
-            key = f"{delivery_topic}/{partition}".encode()
-            route = policy.deliveries.get(delivery_topic)
-            source = self._cursors.source_of((delivery_topic, partition))
-            if cursor is None or source is None:
-                yield Output(key, None, 0)
-                continue
-            record = {
-                "route": delivery_topic,
-                "view": cursor.view,
-                "version": 0 if route is None else route.first.grant.version,
-                "topic": source,
-                "partition": partition,
-                "next_offset": cursor.offset,
-                "expected": self._cursors.position((source, partition)) or cursor.offset,
-                "live": cursor.live,
-                "behind_since": cursor.since,
-                "sweep_before": cursor.sweep,
-                "quota_day": None if cursor.spent is None else cursor.spent.day,
-                "quota_records": None if cursor.spent is None else cursor.spent.records,
-                "quota_first": None if cursor.spent is None else cursor.spent.first,
-                "worker": self._worker,
-                "reported_at": self._clock.now(),
-            }
-            yield Output(key, encode(self._schemas["progress"], record), 0)
 
     def _count(self, batch: Batch, outcome: Outcome, *, live: bool, seconds: float) -> None:
         observe.batch_seconds.labels("exchange").observe(seconds)
@@ -836,7 +770,7 @@ class Intake:
                     observe.decisions.labels(grant, result, reason).inc(count)
             observe.delivered_records.labels(grant).inc(decision["delivered"] + decision["left_view"])
         for topic, _key, record in outcome.dead_letters:
-            observe.dead_letters.labels(topic.removeprefix("govbus.dead-letter."), record["code"]).inc()
+            observe.dead_letters.labels(topics.dead_letters_of(topic), record["code"]).inc()
 
     # ---- holding routes back ----
 
@@ -1264,11 +1198,3 @@ class Intake:
         self._reported_at = time.monotonic()
         if self._known_since is None:
             self._known_since = self._reported_at
-
-
-def _spent_of(record: dict[str, Any]) -> Spent | None:
-    """What a stored cursor says of a quota; cursors from before there were quotas say nothing."""
-    day = record.get("quota_day")
-    if day is None:
-        return None
-    return Spent(day=day, records=record["quota_records"], first=record["quota_first"])

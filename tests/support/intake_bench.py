@@ -114,9 +114,9 @@ class IntakeBench:
         positions = {place: self.intake._cursors.position(place) for place in places}
         self.intake._forget_partitions()
         for output in self.sent(topics.PROGRESS):
-            self.intake._store(SimpleNamespace(key=lambda o=output: o.key, value=lambda o=output: o.value))
+            self.intake._stored.take(output.key or b"", output.value)
         for place, position in positions.items():
-            self.intake._cursors.assign(place, position, self.intake._stored.cursors.get(place, {}))
+            self.intake._cursors.assign(place, position, self.intake._stored.of(place))
         for route in (r for routes in self.directory.policy.routes.values() for r in routes):
             self._membership.install((route.topic, 0), self._membership.suspended((route.topic, 0)))
 

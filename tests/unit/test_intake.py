@@ -166,7 +166,9 @@ def an_intake(
     live = {GRANT.grant.delivery_topic: Cursor(GRANT.grant.view, live=True, offset=0)}
     if consumer._committed < 0:
         live.clear()  # a cursor is stored together with an offset
-    monkeypatch.setattr(intake, "_read_stored_cursors", lambda: intake._stored.cursors.update({PLACE: live}))
+    monkeypatch.setattr(
+        intake._stored, "read_on", lambda *_, **__: intake._stored._cursors.update({PLACE: live})
+    )
     monkeypatch.setattr(intake, "_report_if_due", lambda: None)
     monkeypatch.setattr(intake, "_look_for_ends", lambda: None)
     intake._consumer = consumer

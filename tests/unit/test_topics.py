@@ -97,3 +97,9 @@ def test_a_captured_topic_gives_back_its_resource() -> None:
 def test_another_topic_has_no_resource_to_give_back() -> None:
     with pytest.raises(ValueError, match="not a captured topic"):
         topics.resource_of("govbus.delivered.stats.divisions")
+
+
+def test_the_resource_of_a_dead_letter_topic_is_read_back_and_that_of_no_other() -> None:
+    assert topics.dead_letters_of(topics.dead_letter("stats", "divisions")) == "stats.divisions"
+    with pytest.raises(ValueError, match="not a dead-letter topic"):
+        topics.dead_letters_of(topics.captured("stats", "divisions"))
