@@ -5,9 +5,9 @@ GOVBUS_BROKER_ and GOVBUS_REGISTRY_ variables and nothing else. Without it, the
 bus that ``govbus up`` runs in GOVBUS_HOME is meant, and the command uses the
 secret file of the user that it needs to be.
 
-With GOVBUS_API_URL set, commands that are written against
-:class:`~govbus_console.control.interface.Control` ask the API with a token, and
-need neither the control database nor a login at the broker.
+With GOVBUS_API_URL set, commands that are written against one of the interfaces of
+:mod:`govbus_console.control.interface` ask the API with a token, and need neither the
+control database nor a login at the broker.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from govbus.errors import BrokerUnavailableError
+from govbus.errors import BrokerUnavailableError, ConfigurationError
 from govbus.settings import BrokerSettings, ProcessSettings, RegistrySettings
 from govbus_console.embedded import ADMIN, Home, broker_settings, running
 from govbus_console.settings import ApiClientSettings, ControlSettings
 
 if TYPE_CHECKING:
     from govbus_console.control.bus import Bus
-    from govbus_console.control.interface import Control, RequestControl
+    from govbus_console.control.interface import Answers, Catalogue, Control, Receipts, RequestControl
     from govbus_console.control.roles import Account
     from govbus_console.control.store import ControlStore
 
@@ -117,6 +118,68 @@ def control(who: str, account: str = "") -> Iterator[Control]:
             yield Desk(acting, direct)
         else:
             yield direct
+
+
+@contextmanager
+def answers(*, landing: Path | None = None) -> Iterator[Answers]:
+    """What is answered about catalogue, grants and rows, from the same two places.
+
+    Args:
+        landing: a subscriber's landing file, whose database is looked into as well.
+
+    Raises:
+        ConfigurationError: as :func:`control`, and where a landing file is to be looked at from afar.
+    """
+    settings = ApiClientSettings()
+    if settings.url:
+        from govbus_console.api.answer_client import RemoteAnswers
+        from govbus_console.api.client import Connection
+
+        if landing is not None:
+            raise ConfigurationError(
+                "a landing file names a database that the API does not reach; leave --landing out, "
+                "or GOVBUS_API_URL"
+            )
+        with Connection(settings) as connection:
+            yield RemoteAnswers(connection)
+    else:
+        from govbus_console.answers.direct import DirectAnswers
+        from govbus_consumers.config import load_config
+
+        config = None if landing is None else load_config(landing)
+        yield DirectAnswers(store=store, bus=bus, landing=config)
+
+
+@contextmanager
+def receipts(who: str) -> Iterator[Receipts]:
+    """What departments answered for ended grants; arguments and errors as for :func:`control`."""
+    settings = ApiClientSettings()
+    if settings.url:
+        from govbus_console.api.client import Connection
+        from govbus_console.api.receipt_client import RemoteReceipts
+
+        with Connection(settings) as connection:
+            yield RemoteReceipts(connection)
+    else:
+        from govbus_console.control.direct_receipts import DirectReceipts
+
+        yield DirectReceipts(store=store, bus=bus, who=who)
+
+
+@contextmanager
+def catalogue(who: str) -> Iterator[Catalogue]:
+    """Planning and applying; arguments and errors as for :func:`control`."""
+    settings = ApiClientSettings()
+    if settings.url:
+        from govbus_console.api.catalogue_client import RemoteCatalogue
+        from govbus_console.api.client import Connection
+
+        with Connection(settings) as connection:
+            yield RemoteCatalogue(connection)
+    else:
+        from govbus_console.control.direct_catalogue import DirectCatalogue
+
+        yield DirectCatalogue(store=store, bus=bus, who=who)
 
 
 @contextmanager

@@ -71,8 +71,8 @@ class ApiSettings(BaseSettings):
     trusted_proxies: str = ""
     """Addresses, joined by commas, whose X-Forwarded-For is believed. Empty: nobody's."""
 
-    body_bytes: int = Field(default=65_536, ge=1_024, le=16_777_216)
-    """Largest body of a request."""
+    body_bytes: int = Field(default=1_048_576, ge=1_024, le=16_777_216)
+    """Largest body of a request; a catalogue file comes in one, with its contracts."""
 
     requests_per_second: float = Field(default=20.0, gt=0.0)
     """Of one token, over time."""

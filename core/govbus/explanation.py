@@ -20,10 +20,11 @@ question always has the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from govbus.avro import Definitions
 from govbus.catalogue import Classification, Resource, ResourceKind, ShareType
@@ -493,11 +494,15 @@ def _shown(c: Circumstances, row: RowVersion, walker: Walker, view: CompiledView
 
 def describe_fields(grant: Grant) -> str:
     """Name the granted fields, each with its transform where it has one."""
+    return describe_specs((rule.name, rule.transform.spec()) for rule in grant.fields)
+
+
+def describe_specs(fields: Iterable[tuple[str, Any]]) -> str:
+    """The same of names with the specs of their transforms."""
     listed = []
-    for rule in grant.fields:
-        spec = rule.transform.spec()
+    for name, spec in fields:
         word = spec if isinstance(spec, str) else next(iter(spec))
-        listed.append(rule.name if word == "keep" else f"{rule.name} ({word})")
+        listed.append(name if word == "keep" else f"{name} ({word})")
     return ", ".join(listed)
 
 

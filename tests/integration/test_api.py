@@ -31,6 +31,7 @@ from govbus_console.uptime import start_api
 from support.broker import RunningBus
 from support.control import ControlSide
 from support.requesting import fill
+from support.serving import Served, token_of
 
 SECONDS = 60
 
@@ -41,35 +42,6 @@ def control(bus: RunningBus, tmp_path: Path) -> Iterator[ControlSide]:
     side.apply()
     yield side
     side.close()
-
-
-class Served:
-    """``govbus api`` on loopback; it has what its settings give it, its callers a token and nothing else."""
-
-    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
-        self.folder = folder
-        self.settings = settings
-        self._log = (folder / "api.log").open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "govbus_console", "api", "--port", "0", "--json"],
-            env={**os.environ, **settings},
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.url = str(json.loads(self.process.stdout.readline())["url"])
-
-    def log(self) -> list[dict[str, Any]]:
-        """What it has logged."""
-        lines = (self.folder / "api.log").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
-
-    def close(self) -> None:
-        """End it, if it has not ended."""
-        self.process.kill()
-        self.process.communicate()
-        self._log.close()
 
 
 @pytest.fixture
@@ -122,21 +94,6 @@ def give(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         return code, json.loads((shown.out or shown.err).splitlines()[-1])
 
     return give
-
-
-def token_of(served: Served, account: str) -> Path:
-    """A token in a file, made as the operator types it."""
-    file = served.folder / f"{account}.token"
-    if not file.exists():
-        made = subprocess.run(
-            [sys.executable, "-m", "govbus_console", "token", "new", account, "--days", "1"],
-            env={**os.environ, **served.settings},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        file.write_text(made.stdout, encoding="utf-8")
-    return file
 
 
 def asks(resource: str, *fields: str) -> tuple[str, ...]:

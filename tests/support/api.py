@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -13,14 +14,35 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from govbus.catalogue import Department, ShareType
+from govbus_console.answers.direct import DirectAnswers
 from govbus_console.api.app import create_app
 from govbus_console.api.given import Services
+from govbus_console.control.direct_catalogue import DirectCatalogue
+from govbus_console.control.licence import Licence
 from govbus_console.control.request_tables import AccountRow
 from govbus_console.control.store import ControlStore
 from govbus_console.control.tokens import new_token
 from govbus_console.settings import ApiSettings
-from support.controls import DEPARTMENTS, StillControl
+from support.controls import (
+    DEPARTMENTS,
+    Shown,
+    StillControl,
+    StillReceipts,
+    an_explanation,
+    receptions,
+)
 from support.requesting import Office, stored_resource
+
+SECRET_CONTRACT: dict[str, Any] = {
+    "type": "record",
+    "name": "Protected",
+    "govbus": {"version": 1, "kind": "state", "key": ["code"]},
+    "fields": [
+        {"name": "code", "type": "string", "classification": "core"},
+        {"name": "born", "type": "string", "classification": "core"},
+    ],
+}
+"""Of ``civil.protected``, which is withheld."""
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 ROLES = ("steward", "subscriber", "operator", "auditor")
@@ -45,6 +67,7 @@ class Desk:
     """The real service for requests, on a bus that always obeys."""
 
     control: StillControl = field(default_factory=StillControl)
+    receipts: StillReceipts = field(default_factory=StillReceipts)
     ticks: Ticks = field(default_factory=Ticks)
     now: datetime = NOON
     settings: ApiSettings = field(
@@ -58,6 +81,9 @@ class Desk:
         services = Services(
             store=self.store,
             control=self._control,
+            answers=self.answers_at_hand,
+            receipts=self._receipts,
+            catalogue=self.catalogue_at_hand,
             requests=self.office.desk,
             clock=lambda: self.now,
         )
@@ -87,18 +113,59 @@ class Desk:
         issued = new_token(self.store, account, term=term, who="tester", why="a test", now=self.now)
         return issued.secret
 
+    def answers_at_hand(self) -> RowAnswers:
+        """What the API asks: the store, and for rows fixed answers."""
+        return RowAnswers(
+            store=lambda: nullcontext(self.store), bus=self.office.reach, clock=lambda: self.now
+        )
+
+    def catalogue_at_hand(self, who: str = "tester", licence: Licence | None = None) -> DirectCatalogue:
+        """The same for catalogue files, on a bus that always obeys."""
+        store = self.store
+        return DirectCatalogue(
+            store=lambda: nullcontext(store),
+            bus=self.office.reach,
+            who=who,
+            licence=licence,
+            clock=lambda: self.now,
+        )
+
     def _control(self, who: str) -> Any:
         return replace(self.control, who=who)
 
+    def _receipts(self, who: str) -> Any:
+        return replace(self.receipts, who=who)
 
-def a_store(folder: Path) -> ControlStore:
-    """A control store with departments, and two resources of ``civil``."""
-    store = ControlStore.open(f"sqlite:///{folder / 'control.db'}")
+
+class RowAnswers(DirectAnswers):
+    """Answers from the store; what is answered about a row is fixed, since there is no bus."""
+
+    def explain(self, record: str, to: str, *, at: datetime | None = None) -> Shown:
+        return an_explanation(record, to, at)
+
+    def who_received(self, record: str) -> Shown:
+        return receptions(record)
+
+
+DATABASES = ("sqlite", "postgresql")
+
+
+def database_of(request: pytest.FixtureRequest, folder: Path) -> str:
+    """The address of an empty database of the kind that a fixture has as its parameter."""
+    if request.param == "sqlite":
+        return f"sqlite:///{folder / 'control.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+def a_store(folder: Path, url: str = "") -> ControlStore:
+    """A control store with departments, and three resources of ``civil``; in a file without ``url``."""
+    store = ControlStore.open(url or f"sqlite:///{folder / 'control.db'}")
     with store.writing(who="tester", why="a test", now=NOON) as writing:
         for name in DEPARTMENTS:
             writing.department(Department(name=name, title=name.title()))
         writing.resource(stored_resource("residents", ShareType.CONDITIONAL))
         writing.resource(stored_resource("offices", ShareType.UNCONDITIONAL))
+        writing.resource(stored_resource("protected", ShareType.WITHHELD, SECRET_CONTRACT))
     return store
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from govbus.errors import NotFoundError
@@ -58,6 +59,21 @@ def a_grant(name: str, resource: str, subscriber: str) -> Shown:
         "quota_keys_per_day": None,
         "topic": f"govbus.delivered.{subscriber}.{name}",
         "shared": False,
+    }
+
+
+def a_receipt(grant: str, resource: str, department: str) -> Shown:
+    """What was answered for an ended grant: nothing yet."""
+    return {
+        "grant": grant,
+        "version": 2,
+        "resource": resource,
+        "department": department,
+        "state": "revoked",
+        "duty": "delete",
+        "ended_at": "2026-05-01T00:00:00+00:00",
+        "status": "not answered",
+        "line": f"receipt of {department} for {grant} version 2 (delete): not answered since 2026-05-01",
     }
 
 
@@ -164,3 +180,89 @@ class StillControl:
             "fenced_workers": [],
             "receipt": None,
         }
+
+
+@dataclass
+class StillReceipts:
+    """:class:`~govbus_console.control.interface.Receipts` over fixed data; it notes what it pinned."""
+
+    known: list[Shown] = field(
+        default_factory=lambda: [
+            a_receipt("health-clinics", "civil.residents", "health"),
+            a_receipt("tax-roads", "stats.divisions", "tax"),
+        ]
+    )
+    pinned: dict[str, str] = field(default_factory=dict)
+    done: list[tuple[str, ...]] = field(default_factory=list)
+    who: str = "tester"
+
+    def receipts(self, *, department: str = "") -> Sequence[Shown]:
+        return [each for each in self.known if department in ("", each["department"])]
+
+    def key(self, department: str) -> Shown:
+        if department not in DEPARTMENTS:
+            raise NotFoundError(f"there is no department {department!r}")
+        return {"department": department, "pinned": self.pinned.get(department)}
+
+    def enrol(self, department: str, public_key: str, *, why: str) -> Shown:
+        self.key(department)
+        self.done.append(("enrol", department, self.who, why))
+        self.pinned[department] = public_key
+        return self.key(department)
+
+
+def an_explanation(record: str, to: str, at: datetime | None) -> Shown:
+    """An answer about a row, of the shape that every answer has."""
+    return {
+        "record": record,
+        "to": to,
+        "at": "2026-06-01T12:00:00.123456+00:00" if at is None else at.isoformat(),
+        "answer": "not-shared",
+        "stopped_by": "row-filter",
+        "grant": "health-residents",
+        "version": 1,
+        "gates": [
+            {"gate": "captured", "status": "pass", "why": "it is there", "at": "2026-05-31T12:00:00+00:00"},
+            {"gate": "row-filter", "status": "stop", "why": "not true", "at": None},
+        ],
+        "others": [{"grant": "health-more", "version": 3, "answer": "unknown", "stopped_by": None}],
+        "same_answer_now": True,
+        "next": "govbus plan --file catalogue.yaml",
+    }
+
+
+def receptions(record: str) -> Shown:
+    """Who received a row, of the shape that every answer has."""
+    return {
+        "record": record,
+        "at": "2026-06-01T12:00:00+00:00",
+        "history_complete": False,
+        "received": [
+            {
+                "department": "health",
+                "grant": "health-residents",
+                "version": 1,
+                "purpose": "Vaccination",
+                "fields": [
+                    {"name": "code", "transform": "keep"},
+                    {"name": "name", "transform": {"truncate": 1}},
+                ],
+                "certainty": "delivered",
+                "first": "2026-05-31T12:00:01+00:00",
+                "last": "2026-05-31T12:00:01+00:00",
+                "deliveries": [
+                    {
+                        "topic": "govbus.delivered.health.health-residents",
+                        "partition": 0,
+                        "offset": 17,
+                        "changed_at": "2026-05-31T12:00:00+00:00",
+                        "decided_at": "2026-05-31T12:00:01+00:00",
+                    }
+                ],
+                "in_force_from": "2026-05-01T00:00:00+00:00",
+                "in_force_until": None,
+                "shared": False,
+                "why": "",
+            }
+        ],
+    }

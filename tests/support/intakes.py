@@ -224,6 +224,8 @@ class Policies:
         self.versions = list(versions)
         self.running = running
         self.looks = 0
+        self.stale = 0
+        """How often it still says that it is not sure of its policy."""
 
     @property
     def policy(self) -> Policy:
@@ -232,7 +234,8 @@ class Policies:
         return self.versions[min(self.looks, len(self.versions)) - 1 if self.running else -1]
 
     def fresh(self, *, since: float = 0.0) -> bool:  # noqa: ARG002 - the directory's signature
-        return True
+        self.stale -= self.stale > 0
+        return not self.stale
 
 
 class Hours:

@@ -17,7 +17,7 @@ from govbus.catalogue import Department, Resource, ResourceKind, ShareType
 from govbus.contract import parse_contract
 from govbus.grant import FieldRule
 from govbus.transform import Keep, parse_transform
-from govbus_console.control import accounts, apply
+from govbus_console.control import accounts, apply, outbox
 from govbus_console.control.bus import Bus
 from govbus_console.control.request_shapes import Ask
 from govbus_console.control.requests import Requests
@@ -130,8 +130,9 @@ class Office:
         self.now = MONDAY
         self.reached = 0
         self.down: Exception | None = None
-        for name in ("set_up", "_departments", "settle"):
+        for name in ("set_up", "_departments"):
             patch.setattr(apply, name, lambda *_, **__: None)
+        patch.setattr(apply, "settle", lambda *_, **__: outbox.Settled(published=0))
         patch.setattr(apply, "register", self._register)
         self._schemas: list[str] = []
         bus = cast(Bus, SimpleNamespace(registry=None, cluster=MagicMock(), broker=None, home=None))
@@ -142,6 +143,7 @@ class Office:
             self.reached += 1
             return nullcontext(bus)
 
+        self.reach = reach
         self.desk = Requests(store=store, bus=reach, rules=RequestSettings(), clock=lambda: self.now)
 
     def _register(self, _registry: object, subject: str, raw: object, *_: object) -> int:

@@ -6,6 +6,7 @@ loosens in ``access.py`` fails here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from govbus_console.api.routing import Guarded, needs
 from govbus_console.control import requests
 from govbus_console.control.roles import Account, Role, known_roles
 from support.api import ROLES, Desk, a_desk, a_store, add_account
-from support.requesting import an_ask, keeping
+from support.requesting import CONTRACT, an_ask, keeping
 
 WHY = {"why": "a test"}
 
@@ -44,7 +45,24 @@ ASK = {
     "term_hours": 720,
 }
 
+ROW = {"record": "civil.residents/330802"}
+
+STATED = {
+    "catalogue": """
+resources:
+  - {ref: civil.clinics, title: Clinics, share_type: conditional}
+""",
+    "contracts": [{"resource": "civil.clinics", "avro": json.dumps(CONTRACT | {"name": "Clinic"})}],
+    "count_seconds": 0,
+}
+"""A catalogue file that states a resource of the owner's, and its contract."""
+
 BODIES: dict[str, Any] = {
+    "POST /v1/explain": ROW | {"to": "health"},
+    "POST /v1/who-received": ROW,
+    "POST /v1/departments/{department}/receipt-key": {"key": "ab" * 32} | WHY,
+    "POST /v1/plan": STATED,
+    "POST /v1/apply": STATED | WHY,
     "POST /v1/requests": ASK,
     "POST /v1/requests/{request_id}/count": {},
     "POST /v1/requests/{request_id}/submit": {},
@@ -174,6 +192,47 @@ EXPECTED: dict[str, dict[str, tuple[int, int, int]]] = {
         "operator": (NO, NO, NO),
         "auditor": (NO, NO, NO),
     },
+    "GET /v1/find": EVERYONE,
+    # Who may see none of the grants gets an empty list.
+    "GET /v1/uses/{what}": EVERYONE,
+    "GET /v1/departments/{department}/can/{what}": {
+        "steward": (OK, OK, HIDDEN),
+        "subscriber": (HIDDEN, OK, HIDDEN),
+        "operator": (OK, OK, OK),
+        "auditor": (OK, OK, OK),
+    },
+    **{
+        f"POST /v1/{question}": {
+            "steward": (OK, HIDDEN, HIDDEN),
+            "subscriber": (NO, NO, NO),
+            "operator": (NO, NO, NO),
+            "auditor": (OK, OK, OK),
+        }
+        for question in ("explain", "who-received")
+    },
+    "GET /v1/receipts": EVERYONE,
+    "GET /v1/departments/{department}/receipt-key": {
+        "steward": (HIDDEN, OK, HIDDEN),
+        "subscriber": (HIDDEN, OK, HIDDEN),
+        "operator": (OK, OK, OK),
+        "auditor": (OK, OK, OK),
+    },
+    "POST /v1/departments/{department}/receipt-key": {
+        "steward": (NO, NO, NO),
+        "subscriber": (NO, NO, NO),
+        "operator": (OK, OK, OK),
+        "auditor": (NO, NO, NO),
+    },
+    # The file states a resource of the owner's; what else a file may state is in test_api_catalogue.py.
+    **{
+        f"POST /v1/{what}": {
+            "steward": (OK, NO, NO),
+            "subscriber": (NO, NO, NO),
+            "operator": (NO, NO, NO),
+            "auditor": (NO, NO, NO),
+        }
+        for what in ("plan", "apply")
+    },
     "GET /v1/status": {
         "steward": (NO, NO, NO),
         "subscriber": (NO, NO, NO),
@@ -225,6 +284,7 @@ def prepare(desk: Desk, route: str) -> dict[str, str]:
     service, step = desk.office.desk, route.rpartition("/")[2]
     asker, keeper, second = account(ASKER), account(KEEPER), account(SECOND)
     names = {"grant_id": "health-residents", "ref": "civil.residents", "token_id": "0123456789ab"}
+    names |= {"department": RECEIVER, "what": "civil.residents"}
     if step in ("emergencies", "review"):
         for one in service.listing(keeper, to_review=True):
             if one.review == "due":

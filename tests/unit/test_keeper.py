@@ -20,6 +20,7 @@ from govbus_console.control.receipts import Standing
 STANDING = Standing(
     grant="firms-for-tax",
     version=2,
+    resource="registrar.firms",
     department="tax",
     state=GrantState.EXPIRED,
     duty=DataDuty.DELETE,

@@ -15,7 +15,7 @@ from govbus.errors import CatalogueError, PlanMovedError
 from govbus.grant import FieldRule, GrantState
 from govbus.transform import Keep, Null
 from govbus_console.control.catalogue_file import CatalogueFile
-from govbus_console.control.saved_plan import SavedPlan, store_digest
+from govbus_console.control.saved_plan import Basis, SavedPlan, store_digest
 from govbus_console.control.store import Snapshot, StoredGrant, StoredResource, contract_text
 from support.policies import CONTRACT, NOON, a_grant, a_resource, published
 
@@ -39,6 +39,10 @@ def known(**changes: Any) -> Snapshot:
         resources={"registrar.firms": FIRMS},
         grants={"tax-firms": stored},
     )
+
+
+def a_saved_plan() -> SavedPlan:
+    return SavedPlan(catalogue=FILE.path.absolute(), basis=Basis.of(FILE, known()))
 
 
 def with_one_view(snapshot: Snapshot) -> Snapshot:
@@ -78,16 +82,16 @@ def test_two_transforms_without_arguments_are_not_taken_for_each_other() -> None
 
 
 def test_a_plan_is_good_for_what_it_was_made_from_alone(tmp_path: Path) -> None:
-    SavedPlan.of(FILE, known()).save(tmp_path / "plan", {"changes": []})
+    a_saved_plan().save(tmp_path / "plan", {"changes": []})
 
     saved = SavedPlan.load(tmp_path / "plan")
 
-    saved.check(FILE, known())
+    saved.basis.check(FILE, known())
     assert saved.catalogue == FILE.path.absolute()
     with pytest.raises(PlanMovedError, match="or one of its contracts has changed"):
-        saved.check(replace(FILE, digest="d2"), known())
+        saved.basis.check(replace(FILE, digest="d2"), known())
     with pytest.raises(PlanMovedError, match="the catalogue or a grant of record has changed"):
-        saved.check(FILE, known(purpose="another"))
+        saved.basis.check(FILE, known(purpose="another"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"govbus_plan": 1}', "departments: []", '"x"'])
@@ -99,7 +103,7 @@ def test_what_is_no_saved_plan_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_plan_of_another_form_is_refused(tmp_path: Path) -> None:
-    SavedPlan.of(FILE, known()).save(tmp_path / "plan", {})
+    a_saved_plan().save(tmp_path / "plan", {})
     told = json.loads((tmp_path / "plan").read_text(encoding="utf-8"))
     (tmp_path / "plan").write_text(json.dumps(told | {"govbus_plan": 2}), encoding="utf-8")
 
@@ -111,4 +115,4 @@ def test_a_plan_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="cannot be read"):
         SavedPlan.load(tmp_path / "nowhere")
     with pytest.raises(CatalogueError, match="cannot be written"):
-        SavedPlan.of(FILE, known()).save(tmp_path, {})
+        a_saved_plan().save(tmp_path, {})

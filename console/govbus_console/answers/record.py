@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from govbus.catalogue import Classification, ShareType
 from govbus.contract import DataContract, parse_contract
-from govbus.errors import RefusedError
+from govbus.errors import NotFoundError
 from govbus.explanation import GrantVersion
 from govbus_console.control.store import (
     AuditRow,
@@ -90,14 +90,14 @@ def look_up(store: ControlStore, ref: str, *, subscriber: str | None = None) -> 
     """Read what is on record about a resource, for one subscriber or for all.
 
     Raises:
-        RefusedError: there is no such resource, or no such department.
+        NotFoundError: there is no such resource, or no such department.
     """
     known = store.snapshot()
     stored = known.resources.get(ref)
     if stored is None:
-        raise RefusedError(f"there is no resource {ref}; govbus status lists those that there are")
+        raise NotFoundError(f"there is no resource {ref}; govbus status lists those that there are")
     if subscriber is not None and subscriber not in known.departments:
-        raise RefusedError(f"there is no department {subscriber}")
+        raise NotFoundError(f"there is no department {subscriber}")
     owner, name = stored.resource.owner, stored.resource.name
     with store.reading() as session:
         wanted = select(GrantRow).where(GrantRow.owner == owner, GrantRow.resource == name)

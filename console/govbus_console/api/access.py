@@ -51,6 +51,21 @@ class Right(StrEnum):
     EMERGENCY = "emergency"
     """Grant at once, narrowly, for hours."""
 
+    EXPLAIN = "explain"
+    """Ask why a row reached a department, and which departments received it: whether it exists, too."""
+
+    ENROL_KEYS = "enrol-keys"
+    """Pin the key that a department's receipts have to be signed with."""
+
+    PLAN = "plan"
+    """Hand in a catalogue file; what it may state and change is asked line by line (:mod:`.licence`)."""
+
+    KEEP_DEPARTMENTS = "keep-departments"
+    """Take departments in, and out again."""
+
+    KEEP_RESOURCES = "keep-resources"
+    """Say what there is and how it is shared."""
+
     SEE_BUS = "see-bus"
     """How the processes are doing."""
 
@@ -81,6 +96,9 @@ RULES: Mapping[Role, Mapping[Right, Reach]] = MappingProxyType(
             Right.COUNT: Reach.OWNED,
             Right.DECIDE: Reach.OWNED,
             Right.EMERGENCY: Reach.OWNED,
+            Right.EXPLAIN: Reach.OWNED,
+            Right.PLAN: Reach.OWNED,
+            Right.KEEP_RESOURCES: Reach.OWNED,
         },
         Role.SUBSCRIBER: {
             Right.ONESELF: Reach.ALL,
@@ -99,6 +117,10 @@ RULES: Mapping[Role, Mapping[Right, Reach]] = MappingProxyType(
             Right.STOP_GRANTS: Reach.ALL,
             Right.SEE_REQUESTS: Reach.ALL,
             Right.EMERGENCY: Reach.ALL,
+            Right.ENROL_KEYS: Reach.ALL,
+            # Who is on the bus is the bus's affair; what they share is theirs.
+            Right.PLAN: Reach.ALL,
+            Right.KEEP_DEPARTMENTS: Reach.ALL,
             Right.SEE_BUS: Reach.ALL,
         },
         Role.AUDITOR: {
@@ -106,6 +128,7 @@ RULES: Mapping[Role, Mapping[Right, Reach]] = MappingProxyType(
             Right.SEE_CATALOGUE: Reach.ALL,
             Right.SEE_GRANTS: Reach.ALL,
             Right.SEE_REQUESTS: Reach.ALL,
+            Right.EXPLAIN: Reach.ALL,
             Right.SEE_BUS: Reach.ALL,
         },
     }

@@ -17,9 +17,16 @@ from starlette.responses import JSONResponse
 
 from govbus import __version__
 from govbus.errors import BusError
-from govbus_console.api import endpoints, request_endpoints, shapes
+from govbus_console.api import (
+    answer_endpoints,
+    catalogue_endpoints,
+    endpoints,
+    request_endpoints,
+    shapes,
+)
 from govbus_console.api.gate import Gate
 from govbus_console.api.given import Services
+from govbus_console.api.network import Peers, networks
 from govbus_console.api.problems import answer, invalid, of_http, status_of
 from govbus_console.api.rates import Buckets
 from govbus_console.api.routing import Guarded, right_of
@@ -29,6 +36,12 @@ from govbus_console.settings import ApiSettings
 _log = logging.getLogger(__name__)
 
 VERSION = "v1"
+_ROUTES = (
+    *endpoints.ROUTES,
+    *request_endpoints.ROUTES,
+    *answer_endpoints.ROUTES,
+    *catalogue_endpoints.ROUTES,
+)
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": shapes.Problem, "description": words}
     for status, words in (
@@ -61,6 +74,7 @@ def create_app(
         ticks: seconds on a clock that never goes back, for the rates.
 
     Raises:
+        ConfigurationError: a trusted proxy is no address.
         TypeError: a route does not say which right it needs.
     """
     app = FastAPI(
@@ -75,7 +89,7 @@ def create_app(
     )
     app.state.services = services
     app.router.route_class = Guarded
-    for method, path, endpoint, answers in (*endpoints.ROUTES, *request_endpoints.ROUTES):
+    for method, path, endpoint, answers in _ROUTES:
         app.router.add_api_route(
             f"/{VERSION}{path}",
             endpoint,
@@ -95,6 +109,7 @@ def create_app(
         addresses=Buckets(
             per_second=settings.bad_tokens_per_minute / 60, burst=settings.bad_tokens_per_minute, clock=ticks
         ),
+        peers=Peers(networks(settings.trusted_proxies), tls=settings.certificate_file is not None),
         body_bytes=settings.body_bytes,
     )
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]  # the framework's documented way

@@ -95,7 +95,7 @@ class Connection:
         path: str,
         given: Mapping[str, Any] | None = None,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
     ) -> Shown:
         """One answer.
 
@@ -104,7 +104,7 @@ class Connection:
             BusError: of the class that has the code that was answered.
         """
         try:
-            response = self._http.request(method, path, json=given, params=query)
+            response = self._http.request(method, path, json=given, params=_params(query))
             told = response.json()
         except httpx.HTTPError as error:
             # Its text may name the address and no more; the token stands in no error.
@@ -193,9 +193,22 @@ def _kinds(root: type[BusError]) -> Iterator[type[BusError]]:
         yield from _kinds(child)
 
 
-def named(name: str) -> str:
-    """A name as part of a path: one that no name can be would lead elsewhere."""
-    if not name or not all(letter.isalnum() or letter in "-." for letter in name) or ".." in name:
+def _params(
+    query: Mapping[str, str] | Sequence[tuple[str, str]] | None,
+) -> list[tuple[str, str | int | float | bool | None]] | None:
+    """A query in the one form that takes a word more than once."""
+    if query is None:
+        return None
+    pairs = query.items() if isinstance(query, Mapping) else query
+    return [(word, value) for word, value in pairs]
+
+
+def named(name: str, *, also: str = "") -> str:
+    """A name as part of a path: one that no name can be would lead elsewhere.
+
+    ``also`` are characters that may stand in it beside letters, digits, hyphens and dots.
+    """
+    if not name or not all(letter.isalnum() or letter in "-." + also for letter in name) or ".." in name:
         raise RefusedError("names are lower-case words joined by hyphens")
     return name
 

@@ -3,7 +3,7 @@
 In this order, and before a route is looked for, so that who has no token learns
 nothing, not even which addresses exist:
 
-1. An address that has sent too many bad tokens waits.
+1. Who calls is worked out (:mod:`.network`); an address that has sent too many bad tokens waits.
 2. The token is looked up in the store, for every request: revoked is revoked.
 3. A token that asks too often waits.
 4. The body is read, as much as may be and as long as it may take.
@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from govbus import observe
 from govbus.errors import BusError
 from govbus_console.api.errors import TooLargeError, TooManyRequestsError, UnknownTokenError
+from govbus_console.api.network import Peers
 from govbus_console.api.problems import answer, internal
 from govbus_console.api.rates import Buckets
 from govbus_console.control.tokens import Token
@@ -60,6 +61,7 @@ class Gate:
         find: Callable[[str], Token | None],
         tokens: Buckets,
         addresses: Buckets,
+        peers: Peers,
         body_bytes: int,
     ) -> None:
         """Put the gate in front of ``app``.
@@ -69,12 +71,14 @@ class Gate:
             find: the valid token that a secret is; may block, and may raise what the store raises.
             tokens: how often each token may ask.
             addresses: how often each address may send a bad token.
+            peers: knows whose word about a caller's address is believed.
             body_bytes: how large a request's body may be.
         """
         self._app = app
         self._find = find
         self._tokens = tokens
         self._addresses = addresses
+        self._peers = peers
         self._body_bytes = body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,12 +130,12 @@ class Gate:
         await self._app(scope, receive_body, send)
 
     async def _admit(self, scope: Scope) -> Token:
-        client = scope.get("client")
-        address = client[0] if client else "unknown"
+        client, headers = scope.get("client"), Headers(scope=scope)
+        address = self._peers.caller(client[0] if client else None, headers.getlist("x-forwarded-for"))
         seconds = self._addresses.wait(address)
         if seconds:
             raise TooManyRequestsError("too many bad tokens came from this address", seconds=seconds)
-        scheme, _, secret = Headers(scope=scope).get("authorization", "").partition(" ")
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
         known = scheme.casefold() == "bearer" and secret != ""
         found = await run_in_threadpool(self._find, secret.strip()) if known else None
         if found is None:

@@ -13,7 +13,8 @@ from govbus_console.api import shapes
 from govbus_console.api.desk import Desk
 from govbus_console.api.pages import LARGEST_LIMIT
 from govbus_console.api.routing import caller, token
-from govbus_console.control.interface import Control
+from govbus_console.control.interface import Answers, Catalogue, Control, Receipts
+from govbus_console.control.licence import Licence
 from govbus_console.control.requests import Requests
 from govbus_console.control.roles import Account
 from govbus_console.control.store import ControlStore
@@ -38,7 +39,14 @@ class Services:
     """For tokens."""
 
     control: Callable[[str], Control]
-    """The control side for everything else; its argument is who stands in the audit."""
+    """The control side for what is asked of grants and the bus; its argument is who stands in the audit."""
+
+    answers: Callable[[], Answers]
+    receipts: Callable[[str], Receipts]
+    """Its argument is who stands in the audit."""
+
+    catalogue: Callable[[str, Licence], Catalogue]
+    """Its arguments are who stands in the audit, and what that may state and change."""
 
     requests: Requests
     """Requests and what is decided about them; it asks itself who may."""

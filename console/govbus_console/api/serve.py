@@ -20,10 +20,13 @@ from fastapi import FastAPI
 from govbus import observe
 from govbus.errors import ConfigurationError
 from govbus_console import connect
+from govbus_console.answers.direct import DirectAnswers
 from govbus_console.api.app import create_app
 from govbus_console.api.given import Services
 from govbus_console.api.network import is_loopback
 from govbus_console.control.direct import DirectControl
+from govbus_console.control.direct_catalogue import DirectCatalogue
+from govbus_console.control.direct_receipts import DirectReceipts
 from govbus_console.control.requests import Requests
 from govbus_console.control.store import ControlStore
 from govbus_console.settings import ApiSettings
@@ -66,6 +69,11 @@ def serve(
                 look=lambda: look(connect.home()),
                 who=who,
             ),
+            answers=lambda: DirectAnswers(store=lambda: nullcontext(store), bus=connect.bus),
+            receipts=lambda who: DirectReceipts(store=lambda: nullcontext(store), bus=connect.bus, who=who),
+            catalogue=lambda who, licence: DirectCatalogue(
+                store=lambda: nullcontext(store), bus=connect.bus, who=who, licence=licence
+            ),
             requests=Requests(store=store, bus=connect.bus),
             clock=lambda: datetime.now(UTC),
         )
@@ -76,8 +84,8 @@ def serve(
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=settings.trusted_proxies or None,
+            # The gate asks whose word about a caller counts.
+            proxy_headers=False,
             ssl_certfile=settings.certificate_file,
             ssl_keyfile=settings.key_file,
             timeout_graceful_shutdown=_STOP_SECONDS,

@@ -19,7 +19,7 @@ REF = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*\.[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 """As :func:`govbus.topics.is_name` has it; a test compares them."""
 
 
-class _Given(BaseModel):
+class Given(BaseModel):
     """What callers send: nothing unknown, nothing left over."""
 
     model_config = ConfigDict(extra="forbid")
@@ -207,23 +207,23 @@ _Quota = Annotated[int, Field(ge=0, le=10**12)]
 _Hours = Annotated[int, Field(ge=1, le=LONGEST_TERM_HOURS)]
 
 
-class Empty(_Given):
+class Empty(Given):
     """Nothing: the address says it all."""
 
 
-class Reason(_Given):
+class Reason(Given):
     """Why something is done, for the audit."""
 
     why: Text
 
 
-class Note(_Given):
+class Note(Given):
     """Why something is done, if there is something to say."""
 
     why: Annotated[str, Field(max_length=2_000, pattern=r"^[^\x00]*$")] = ""
 
 
-class Said(_Given):
+class Said(Given):
     """A question or an answer."""
 
     text: Text
@@ -251,7 +251,7 @@ class Revocation(Reason):
     """How long the subscriber's receipt may be waited for."""
 
 
-class FieldRuleGiven(_Given):
+class FieldRuleGiven(Given):
     """One field and what is to be done to it: a word, or one key with its parameters."""
 
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
@@ -262,7 +262,7 @@ _Fields = Annotated[list[FieldRuleGiven], Field(min_length=1, max_length=1_000)]
 _Rows = Annotated[str, Field(min_length=1, max_length=10_000, pattern=r"^[^\x00]+$")]
 
 
-class AskGiven(_Given):
+class AskGiven(Given):
     """What a department asks for."""
 
     resource: Annotated[str, Field(max_length=161, pattern=REF)]

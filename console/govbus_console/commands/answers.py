@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from govbus_console.commands.options import Json
-
-if TYPE_CHECKING:
-    from govbus_console.answers.explain import Explanation
-    from govbus_console.answers.received import Receptions
 
 _Record = Annotated[
     str,
@@ -63,17 +59,12 @@ def explain(
     Decided afresh with the grant and the row as they were; values are never shown.
     """
     from govbus_console import connect
-    from govbus_console.answers.explain import explain as answer
-    from govbus_console.answers.landed import landed_lookup
     from govbus_console.render import show
-    from govbus_consumers.config import load_config
 
-    now = datetime.now(UTC)
-    moment = _moment(at, now)
-    looking = nullcontext() if landing is None else landed_lookup(load_config(landing), to)
-    with connect.bus() as bus, connect.store() as store, looking as landed:
-        found = answer(record, to, store, bus, at=moment, now=now, landed=landed)
-    show(found.as_json(), as_json=as_json, text="" if as_json else _explained(found))
+    moment = _moment(at, datetime.now(UTC))
+    with connect.answers(landing=landing) as answers:
+        found = answers.explain(record, to, at=moment)
+    show(found, as_json=as_json, text="" if as_json else _explained(found))
 
 
 def who_received(record: _Row, *, as_json: Json = False) -> None:
@@ -82,12 +73,11 @@ def who_received(record: _Row, *, as_json: Json = False) -> None:
     What is certain is told apart from what is only possible.
     """
     from govbus_console import connect
-    from govbus_console.answers.received import who_received as answer
     from govbus_console.render import show
 
-    with connect.bus() as bus, connect.store() as store:
-        found = answer(record, store, bus, now=datetime.now(UTC))
-    show(found.as_json(), as_json=as_json, text="" if as_json else _received(found))
+    with connect.answers() as answers:
+        found = answers.who_received(record)
+    show(found, as_json=as_json, text="" if as_json else _received(found))
 
 
 def _moment(text: str, now: datetime) -> datetime | None:
@@ -110,52 +100,56 @@ def _moment(text: str, now: datetime) -> datetime | None:
     return moment
 
 
-def _explained(found: Explanation) -> str:
+def _explained(found: Mapping[str, Any]) -> str:
     from govbus_console.render import table
 
+    to = found["to"]
     head = {
-        "shared": f"{found.department} receives this row",
-        "not-shared": f"{found.department} does not receive it: stopped at {found.explained.stopped_by}",
-        "unknown": f"whether {found.department} receives this row cannot be said for certain any more",
-    }[found.explained.answer.value]
-    rows = [(gate.name.value, gate.status.value, gate.why, _time(gate.at)) for gate in found.explained.gates]
-    lines = [f"{head} (as of {_time(found.at)})", table("", ("gate", "", "why", "at"), rows).rstrip("\n")]
-    for other in found.others:
-        if other.granted is not None:
-            stopped = "" if other.stopped_by is None else f", stopped at {other.stopped_by}"
-            lines.append(f"beside it: grant {other.granted.grant.id}: {other.answer}{stopped}")
-    lines.append(f"same answer now: {'yes' if found.same_now else 'no'}")
-    lines.append(f"next: {found.next_command}")
+        "shared": f"{to} receives this row",
+        "not-shared": f"{to} does not receive it: stopped at {found['stopped_by']}",
+        "unknown": f"whether {to} receives this row cannot be said for certain any more",
+    }[found["answer"]]
+    rows = [(gate["gate"], gate["status"], gate["why"], _time(gate["at"])) for gate in found["gates"]]
+    lines = [f"{head} (as of {_time(found['at'])})", table("", ("gate", "", "why", "at"), rows).rstrip("\n")]
+    for other in found["others"]:
+        stopped = "" if other["stopped_by"] is None else f", stopped at {other['stopped_by']}"
+        lines.append(f"beside it: grant {other['grant']}: {other['answer']}{stopped}")
+    lines.append(f"same answer now: {'yes' if found['same_answer_now'] else 'no'}")
+    lines.append(f"next: {found['next']}")
     return "\n".join(lines)
 
 
-def _received(found: Receptions) -> str:
-    from govbus.explanation import describe_fields
+def _received(found: Mapping[str, Any]) -> str:
+    from govbus.event import RecordAddress
+    from govbus.explanation import describe_specs
     from govbus_console.render import table
 
     rows = []
-    for one, data in zip(found.found, found.as_json()["received"], strict=True):
-        when = "" if data["first"] is None else f"{data['first']}\n{data['last']}"
-        places = "\n".join(str(given.delivery.at) for given in one.deliveries)
+    for one in found["received"]:
+        when = "" if one["first"] is None else f"{one['first']}\n{one['last']}"
+        places = [
+            str(RecordAddress(topic=at["topic"], partition=at["partition"], offset=at["offset"]))
+            for at in one["deliveries"]
+        ]
         rows.append(
             (
-                one.grant.subscriber,
-                f"{one.grant.id} v{one.grant.version}\n{one.grant.purpose}",
-                describe_fields(one.grant),
-                one.certainty.value,
+                one["department"],
+                f"{one['grant']} v{one['version']}\n{one['purpose']}",
+                describe_specs((rule["name"], rule["transform"]) for rule in one["fields"]),
+                one["certainty"],
                 when,
-                "\n".join(part for part in (places, one.why) if part),
+                "\n".join(part for part in ("\n".join(places), one["why"]) if part),
             )
         )
     columns = ("department", "agreement, purpose", "fields", "certainty", "first, last", "evidence")
     text = table("", columns, rows) if rows else "no department received this row\n"
-    if not found.history_complete:
+    if not found["history_complete"]:
         text += "The captured topic has been compacted: older versions of the row may have gone unnoticed.\n"
     return text
 
 
-def _time(at: datetime | None) -> str:
-    return "" if at is None else at.isoformat(timespec="milliseconds")
+def _time(at: str | None) -> str:
+    return "" if at is None else datetime.fromisoformat(at).isoformat(timespec="milliseconds")
 
 
 COMMANDS = (explain, who_received)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from govbus_console.commands.options import Detailed, File, Json, MaybeAs, Who, Why, actor
 
-if TYPE_CHECKING:
-    from govbus_console.control.plan import Impact, Plan
-    from govbus_console.control.rowcount import RowChange
-    from govbus_console.control.store import StoredResource
+_PENDING = ("create", "amend", "remove")
+"""Actions that do something, as :mod:`govbus_console.control.planned` names them."""
 
 _Out = Annotated[
     Path | None, typer.Option("--out", help="Save the plan in this file, for `govbus apply --plan`.")
@@ -51,25 +49,20 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what applying a catalogue file would change, and for whom."""
-    from datetime import UTC, datetime
-
     from govbus_console import connect
-    from govbus_console.control.catalogue_file import read_catalogue
-    from govbus_console.control.plan import plan as make_plan
     from govbus_console.control.saved_plan import SavedPlan
+    from govbus_console.control.statement import statement_at
     from govbus_console.render import PENDING, show
 
-    catalogue = read_catalogue(file)
-    with connect.store() as store:
-        known = store.snapshot()
-    made = make_plan(catalogue, known, now=datetime.now(UTC))
-    data = _plan_data(made, _count(made, known.resources, count_seconds))
-    text = _plan_text(made, data, "would change")
+    stated = statement_at(file)
+    with connect.catalogue(actor("")) as catalogue:
+        made, basis = catalogue.plan(stated, count_seconds=count_seconds)
+    text = _plan_text(file, made, "would change")
     if out is not None:
-        SavedPlan.of(catalogue, known).save(out, data)
+        SavedPlan(catalogue=file.absolute(), basis=basis).save(out, made)
         text += f"\nsaved in {out}; `govbus apply --plan {out}` applies it as it is, or not at all"
-    show(data, as_json=as_json, text=text)
-    if detailed and made.pending:
+    show(made, as_json=as_json, text=text)
+    if detailed and made["pending"]:
         raise typer.Exit(PENDING)
 
 
@@ -85,8 +78,8 @@ def apply(
 ) -> None:
     """Bring the bus in line with a catalogue file. Doing it again changes nothing."""
     from govbus_console import connect
-    from govbus_console.control.apply import apply_file
     from govbus_console.control.saved_plan import SavedPlan
+    from govbus_console.control.statement import statement_at
     from govbus_console.render import PENDING, show
 
     if (file is None) == (plan is None):
@@ -94,30 +87,17 @@ def apply(
     saved = None if plan is None else SavedPlan.load(plan)
     path = file if saved is None else saved.catalogue
     assert path is not None  # noqa: S101  one of the two was given
-    with connect.bus() as bus, connect.store() as store:
-        done = apply_file(path, store, bus, who=actor(who), why=why or f"applied {path.name}", saved=saved)
-        known = store.snapshot()
-    resources = {**known.removed_resources, **known.resources}
-    data = _plan_data(done.plan, _count(done.plan, resources, count_seconds))
-    show(data | {"published": done.published}, as_json=as_json, text=_plan_text(done.plan, data, "changed"))
-    if detailed and done.plan.pending:
+    stated = statement_at(path)
+    with connect.catalogue(actor(who)) as catalogue:
+        done = catalogue.apply(
+            stated,
+            basis=None if saved is None else saved.basis,
+            why=why or f"applied {path.name}",
+            count_seconds=count_seconds,
+        )
+    show(done, as_json=as_json, text=_plan_text(path, done, "changed"))
+    if detailed and done["pending"]:
         raise typer.Exit(PENDING)
-
-
-def _count(made: Plan, resources: Mapping[str, StoredResource], seconds: int) -> Mapping[str, RowChange]:
-    """Count rows for the grants that change; without a bus that answers, nothing is known."""
-    if not made.impacts or not seconds:
-        return {}
-    from govbus.errors import BusError
-    from govbus_console import connect
-    from govbus_console.control.rowcount import Counting
-
-    try:
-        with connect.bus() as bus:
-            counting = Counting(bus.broker, bus.registry, seconds=seconds)
-            return counting.changes(made.impacts, resources)
-    except BusError:
-        return {}
 
 
 def revoke(
@@ -182,49 +162,23 @@ def _show_change(changed: Mapping[str, Any], *, as_json: bool) -> None:
     show(changed, as_json=as_json, text=text)
 
 
-def _plan_data(made: Plan, rows: Mapping[str, RowChange]) -> dict[str, Any]:
-    return {
-        "pending": made.pending,
-        "changes": [
-            {
-                "kind": change.kind,
-                "name": change.name,
-                "action": change.action.value,
-                "details": list(change.details),
-                "for": list(change.whom),
-            }
-            for change in made.changes
-        ],
-        "grants": [_impact_data(impact, rows.get(impact.grant.id)) for impact in made.impacts],
-        "warnings": list(made.warnings),
-    }
-
-
-def _impact_data(impact: Impact, rows: RowChange | None) -> dict[str, Any]:
-    return {
-        "grant": impact.grant.id,
-        "subscriber": impact.grant.subscriber,
-        "resource": impact.grant.resource_ref,
-        "fields_more": list(impact.fields_more),
-        "fields_less": list(impact.fields_less),
-        "fields_otherwise": list(impact.fields_otherwise),
-        # None: not known, because no bus answers or counting would take too long.
-        "rows": None
-        if rows is None
-        else {"before": rows.before, "after": rows.after, "more": rows.more, "less": rows.less},
-    }
-
-
-def _plan_text(made: Plan, data: Mapping[str, Any], verb: str) -> str:
+def _plan_text(path: Path, data: Mapping[str, Any], verb: str) -> str:
     from govbus_console.render import table
 
+    changes = data["changes"]
     rows = [
-        (change.action.value, change.kind, change.name, ", ".join(change.whom), "\n".join(change.details))
-        for change in made.changes
-        if change.action.value != "nothing"
+        (
+            change["action"],
+            change["kind"],
+            change["name"],
+            ", ".join(change["for"]),
+            "\n".join(change["details"]),
+        )
+        for change in changes
+        if change["action"] != "nothing"
     ]
-    count = sum(change.pending for change in made.changes)
-    summary = f"{made.path}: {count} of {len(made.changes)} entries {verb}"
+    count = sum(change["action"] in _PENDING for change in changes)
+    summary = f"{path}: {count} of {len(changes)} entries {verb}"
     text = table("", ("action", "kind", "name", "for", "details"), rows) if rows else ""
     if data["grants"]:
         text += table(
@@ -232,7 +186,7 @@ def _plan_text(made: Plan, data: Mapping[str, Any], verb: str) -> str:
             ("grant", "for", "fields", "rows"),
             [(g["grant"], g["subscriber"], _fields_text(g), _rows_text(g["rows"])) for g in data["grants"]],
         )
-    text += "".join(f"warning: {warning}\n" for warning in made.warnings)
+    text += "".join(f"warning: {warning}\n" for warning in data["warnings"])
     return text + summary
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from govbus_console.commands.options import Json
-
-if TYPE_CHECKING:
-    from govbus_console.control.entries import Found
-    from govbus_console.control.usage import Use
 
 _Text = Annotated[
     str, typer.Argument(metavar="TEXT", help="Words to look for, all of them. Default: everything.")
@@ -93,40 +90,32 @@ def find(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    with connect.store() as store:
-        page = entries.find(store, question)
-    show(
-        {"found": [_found_data(found) for found in page.found], "next": page.next},
-        as_json=as_json,
-        text=_found_text([*page.found], page.next),
-    )
+    with connect.answers() as answers:
+        page = answers.find(question)
+    show(page, as_json=as_json, text=_found_text(page["found"], page["next"]))
 
 
 def who_uses(what: _What, *, ended: _Ended = False, as_json: Json = False) -> None:
     """Show which departments receive a resource, or a field of it."""
-    from datetime import UTC, datetime
-
     from govbus_console import connect
-    from govbus_console.control import usage
     from govbus_console.render import show, table
 
-    asked = usage.What.parse(what)
-    with connect.store() as store:
-        uses = usage.who_uses(store, asked, now=datetime.now(UTC), ended=ended)
+    with connect.answers() as answers:
+        uses = answers.who_uses(what, ended=ended)
     rows = [
         (
-            use.grant.subscriber,
-            f"{use.grant.id} v{use.grant.version}",
-            use.grant.purpose,
-            ", ".join(_fields(use)) or use.decision.reason.value,
-            use.grant.rows or "all",
-            f"{use.grant.starts_at:%Y-%m-%d} to {use.grant.expires_at:%Y-%m-%d}",
+            use["department"],
+            f"{use['grant']} v{use['version']}",
+            use["purpose"],
+            ", ".join(_fields(use)) or use["reason"],
+            use["rows"] or "all",
+            f"{_day(use['starts_at'])} to {_day(use['expires_at'])}",
         )
         for use in uses
     ]
     columns = ("department", "grant", "purpose", "fields", "rows", "term")
     show(
-        {"what": what, "uses": [_use_data(use) for use in uses]},
+        {"what": what, "uses": uses},
         as_json=as_json,
         text=table("", columns, rows) if rows else f"nobody receives {what}",
     )
@@ -137,84 +126,39 @@ def can(department: _Department, what: _What, *, as_json: Json = False) -> None:
 
     Exits with 0 for yes and 4 for no.
     """
-    from datetime import UTC, datetime
-
     from govbus_console import connect
-    from govbus_console.control import usage
     from govbus_console.render import REFUSED, show
 
-    asked = usage.What.parse(what)
-    with connect.store() as store:
-        answer = usage.can(store, department, asked, now=datetime.now(UTC))
-    under = "" if answer.use is None else f", grant {answer.use.grant.id} version {answer.use.grant.version}"
-    show(
-        {
-            "department": department,
-            "what": what,
-            "answer": "yes" if answer.yes else "no",
-            "reason": answer.reason,
-            "use": None if answer.use is None else _use_data(answer.use),
-        },
-        as_json=as_json,
-        text=f"{'yes' if answer.yes else 'no'}: {answer.reason}{under}",
-    )
-    if not answer.yes:
+    with connect.answers() as answers:
+        found = answers.can(department, what)
+    use = found["use"]
+    under = "" if use is None else f", grant {use['grant']} version {use['version']}"
+    show(found, as_json=as_json, text=f"{found['answer']}: {found['reason']}{under}")
+    if found["answer"] != "yes":
         raise typer.Exit(REFUSED)
 
 
-def _fields(use: Use) -> list[str]:
+def _fields(use: Mapping[str, Any]) -> list[str]:
     from govbus_console.render import field_text
 
-    return [field_text(rule.name, rule.transform.spec()) for rule in use.fields]
+    return [field_text(rule["name"], rule["transform"]) for rule in use["fields"]]
 
 
-def _use_data(use: Use) -> dict[str, Any]:
-    grant = use.grant
-    return {
-        "department": grant.subscriber,
-        "title": use.department,
-        "grant": grant.id,
-        "version": grant.version,
-        "state": grant.state.value,
-        "reason": use.decision.reason.value,
-        "purpose": grant.purpose,
-        "fields": [{"name": rule.name, "transform": rule.transform.spec()} for rule in use.fields],
-        "rows": grant.rows,
-        "starts_at": grant.starts_at.isoformat(),
-        "expires_at": grant.expires_at.isoformat(),
-    }
+def _day(moment: str) -> str:
+    return moment.partition("T")[0]
 
 
-def _found_data(found: Found) -> dict[str, Any]:
-    from govbus.entry import entry_to_facts
-
-    return {
-        "place": found.place,
-        "resource": found.ref,
-        "title": found.title,
-        "owner": found.owner_title,
-        "level": None if found.level is None else found.level.value,
-        "share_type": found.share_type.value,
-        "classification": found.classification.value,
-        "entry": None if found.entry is None else entry_to_facts(found.entry),
-    }
-
-
-def _found_text(page: list[Found], following: int | None) -> str:
+def _found_text(page: Sequence[Mapping[str, Any]], following: int | None) -> str:
     from govbus_console.render import table
 
     if not page:
         return "nothing found"
-    rows = [
-        (
-            found.ref,
-            found.title,
-            found.entry.code if found.entry else "",
-            found.share_type.value,
-            found.entry.condition if found.entry else "",
+    rows = []
+    for found in page:
+        entry = found["entry"] or {"code": "", "condition": ""}
+        rows.append(
+            (found["resource"], found["title"], entry["code"], found["share_type"], entry["condition"])
         )
-        for found in page
-    ]
     text = table("", ("resource", "title", "code", "share type", "condition"), rows)
     return text if following is None else f"{text}there is more: give it again with --after {following}"
 

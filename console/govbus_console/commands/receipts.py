@@ -25,22 +25,17 @@ def receipts(*, department: _Of = "", as_json: Json = False) -> None:
 
     Exits with 3 when a receipt that can be relied on is missing.
     """
-    from datetime import UTC, datetime
-
     from govbus_console import connect
-    from govbus_console.control import endings
-    from govbus_console.control.receipts import standings
     from govbus_console.render import PENDING, show
 
-    with connect.bus() as bus, connect.store() as store:
-        endings.follow_up(store, bus, now=datetime.now(UTC))
-        found = [each for each in standings(store) if department in ("", each.department)]
-    missing = sum(not each.answered for each in found)
+    with connect.receipts(actor("")) as control:
+        found = control.receipts(department=department)
+    missing = sum(each["status"] != "answered" for each in found)
     summary = f"ended grants: {len(found)}; not answered for: {missing}"
     show(
-        {"ended": len(found), "missing": missing, "receipts": [each.as_json() for each in found]},
+        {"ended": len(found), "missing": missing, "receipts": found},
         as_json=as_json,
-        text="\n".join([*(each.line() for each in found), summary]),
+        text="\n".join([*(each["line"] for each in found), summary]),
     )
     if missing:
         raise typer.Exit(PENDING)
@@ -53,19 +48,14 @@ def receipt_key(
 
     Where the department's own key is in this home, it is shown too.
     """
-    from datetime import UTC, datetime
-
     from govbus.receipt import fingerprint
     from govbus_console import connect
-    from govbus_console.control import receipts as control
     from govbus_console.render import show
     from govbus_consumers.receipts import load_key
 
-    with connect.store() as store:
-        if enrol:
-            now = datetime.now(UTC)
-            control.enrol(store, department, enrol, who=actor(who), why=why or "enrolled", now=now)
-        pinned = control.pinned_key(store, department)
+    with connect.receipts(actor(who)) as control:
+        known = control.enrol(department, enrol, why=why or "enrolled") if enrol else control.key(department)
+    pinned = None if known["pinned"] is None else bytes.fromhex(known["pinned"])
     file = connect.home().secrets / f"{department}.receipt-key"
     own = load_key(file).public if file.exists() else None
     lines = [

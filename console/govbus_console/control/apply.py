@@ -35,10 +35,11 @@ from govbus_console.cluster import DAY_MS, TopicSpec
 from govbus_console.control import endings, outbox, shared_access
 from govbus_console.control.bus import Bus, ensure_user, register, set_up
 from govbus_console.control.catalogue_file import CatalogueFile, read_catalogue
+from govbus_console.control.licence import Licence
 from govbus_console.control.plan import Plan, PlannedGrant, PlannedResource, check_against, plan
 from govbus_console.control.planned import LIVING
 from govbus_console.control.receipts import receipts_topic
-from govbus_console.control.saved_plan import SavedPlan
+from govbus_console.control.saved_plan import Basis
 from govbus_console.control.store import (
     ControlStore,
     Snapshot,
@@ -79,30 +80,48 @@ def apply_file(
     who: str,
     why: str,
     now: datetime | None = None,
-    saved: SavedPlan | None = None,
+    saved: Basis | None = None,
 ) -> Applied:
-    """Apply a catalogue file.
+    """Apply a catalogue file, as :func:`apply_stated` does."""
+    return apply_stated(read_catalogue(path), store, bus, who=who, why=why, now=now, saved=saved)
+
+
+def apply_stated(
+    catalogue: CatalogueFile,
+    store: ControlStore,
+    bus: Bus,
+    *,
+    who: str,
+    why: str,
+    now: datetime | None = None,
+    saved: Basis | None = None,
+    licence: Licence | None = None,
+) -> Applied:
+    """Apply what a catalogue file states.
 
     Args:
-        path: of the file.
+        catalogue: as it was read.
         store: the catalogue of record.
         bus: where it is enforced.
         who: for the audit.
         why: for the audit.
         now: the moment of the plan, with time zone; None: the present.
-        saved: a plan that was made before: it is applied as it was shown, or not at all.
+        saved: what a plan rests on that was made before: it is applied as it was shown, or not at all.
+        licence: what may be stated and changed; None: everything.
 
     Raises:
+        NotAllowedError: beyond the licence; nothing has been applied.
         CatalogueError, GrantRefusedError, FilterRefusedError, TransformRefusedError: refused; nothing
             has been applied.
         PlanMovedError: the saved plan rests on what is no longer so; nothing has been applied.
         BrokerUnavailableError, RegistryUnavailableError: cut short; apply again to finish.
     """
-    catalogue = read_catalogue(path)
     for _ in range(_TRIES):
         moment = now or datetime.now(UTC)
         try:
-            done = apply_catalogue(catalogue, store, bus, who=who, why=why, now=moment, saved=saved)
+            done = apply_catalogue(
+                catalogue, store, bus, who=who, why=why, now=moment, saved=saved, licence=licence
+            )
             published = done.published + _remove(done.plan, store, bus, who=who, why=why, now=moment)
             return Applied(plan=done.plan, published=published)
         except StalePlanError:
@@ -119,7 +138,8 @@ def apply_catalogue(
     who: str,
     why: str,
     now: datetime,
-    saved: SavedPlan | None = None,
+    saved: Basis | None = None,
+    licence: Licence | None = None,
 ) -> Applied:
     """Apply what was read from a file, removals left out.
 
@@ -130,7 +150,7 @@ def apply_catalogue(
     known = store.snapshot()
     if saved is not None:
         saved.check(catalogue, known)
-    made = plan(catalogue, known, now=now)
+    made = licensed_plan(catalogue, known, now=now, licence=licence)
     set_up(bus)
     _departments(bus, known.departments.keys() | {department.name for department in made.departments})
     resources = [_stored_resource(bus, planned) for planned in made.resources]
@@ -149,6 +169,18 @@ def apply_catalogue(
             tell_subscriber(writing, grant, by_ref[grant.grant.resource_ref])
     settled = settle(store, bus, now=now)
     return Applied(plan=made, published=settled.published)
+
+
+def licensed_plan(
+    catalogue: CatalogueFile, known: Snapshot, *, now: datetime, licence: Licence | None
+) -> Plan:
+    """Plan within a licence. Raises what :func:`.plan.plan` and the licence raise."""
+    if licence is None:
+        return plan(catalogue, known, now=now)
+    licence.stating(catalogue, known)
+    made = plan(catalogue, known, now=now)
+    licence.changing(made, known)
+    return made
 
 
 def _remove(made: Plan, store: ControlStore, bus: Bus, *, who: str, why: str, now: datetime) -> int:

@@ -33,13 +33,14 @@ from fastavro.schema import SchemaParseException
 
 from govbus.avro import Definitions, SchemaError
 from govbus.catalogue import Department, DepartmentLevel, ShareType, check_credit_code
-from govbus.codec import parse_schema, schemas_folder
+from govbus.codec import parse_schema
 from govbus.contract import DataContract, parse_contract
 from govbus.entry import Entry, with_items
 from govbus.errors import BusError, CatalogueError, TransformRefusedError
 from govbus.grant import LARGEST_QUOTA, DataDuty, FieldRule
 from govbus.topics import is_name
 from govbus.transform import Keep, parse_transform
+from govbus_console.control.contract_source import ContractsBeside, ContractSource, NoContractError
 from govbus_console.control.entry_words import EntryReader
 from govbus_console.control.yaml_nodes import Place
 
@@ -144,13 +145,25 @@ def read_catalogue(path: Path) -> CatalogueFile:
         CatalogueError: with one line for each problem: file, line, field, and the fix.
         TransformRefusedError: every problem is a transform that does not exist or lacks an argument.
     """
+    return read_catalogue_text(text_of(path), path, ContractsBeside(path.parent))
+
+
+def text_of(path: Path) -> str:
+    """The text of a catalogue file. CatalogueError when there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise CatalogueError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise CatalogueError(f"{path}: not UTF-8; save the file as UTF-8") from None
-    return _Reader(path).read(text)
+
+
+def read_catalogue_text(text: str, path: Path, contracts: ContractSource) -> CatalogueFile:
+    """The same of a text that is at hand; ``path`` is what messages call it."""
+    try:
+        return _Reader(path, contracts).read(text)
+    except RecursionError:
+        raise CatalogueError(f"{path}: it, or one of its contracts, is nested too deeply") from None
 
 
 def raise_all(problems: list[BusError]) -> None:
@@ -178,6 +191,10 @@ _EntryT = TypeVar("_EntryT")
 
 class _Reader(EntryReader):
     """Goes once through the YAML nodes, which unlike plain values know their lines."""
+
+    def __init__(self, path: Path, contracts: ContractSource) -> None:
+        super().__init__(path)
+        self._contracts = contracts
 
     def read(self, text: str) -> CatalogueFile:
         departments: list[DepartmentEntry] = []
@@ -328,39 +345,21 @@ class _Reader(EntryReader):
     def _contract(
         self, given: yaml.Node | None, node: yaml.Node, at: str, owner: str, resource: str
     ) -> DataContract:
-        if given is not None:
-            places = [self._path.parent / self._scalar(given, f"{at}.contract")]
-        else:
-            usual = Path(owner) / f"{resource}.avsc"
-            places = [
-                self._path.parent / "avro_schemas" / usual,
-                Path("avro_schemas") / usual,
-                schemas_folder() / usual,
-            ]
-        found = next((place for place in places if place.is_file()), None)
-        if found is None:
-            raise self._wrong(
-                given or node,
-                f"{at}.contract",
-                f"{owner}.{resource} has no contract at {places[0]}",
-                'write the Avro schema there, or its path after "contract:"',
-            )
+        named = None if given is None else self._scalar(given, f"{at}.contract")
         try:
-            text = found.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise self._wrong(
-                given or node, f"{at}.contract", f"{found}: {type(error).__name__}", "make it readable UTF-8"
-            ) from None
+            found = self._contracts.find(named, owner, resource)
+        except NoContractError as error:
+            raise self._wrong(given or node, f"{at}.contract", str(error), error.fix) from None
         try:
-            contract = parse_contract(text, owner=owner, resource=resource)
+            contract = parse_contract(found.text, owner=owner, resource=resource)
             Definitions(contract.schema)
             parse_schema(0, contract.schema)
         except (SchemaError, SchemaParseException) as error:
             raise CatalogueError(
-                f"{found}: not an Avro schema: {error} (named in {self._place(given or node)})"
+                f"{found.where}: not an Avro schema: {error} (named in {self._place(given or node)})"
             ) from None
         except CatalogueError as error:
-            raise CatalogueError(f"{found}: {error} (named in {self._place(given or node)})") from None
+            raise CatalogueError(f"{found.where}: {error} (named in {self._place(given or node)})") from None
         return contract
 
     def _grant(self, node: yaml.MappingNode, at: str) -> GrantEntry:

@@ -21,6 +21,12 @@ from govbus_console.control.store import ControlStore
 
 OpenStore = Callable[[], AbstractContextManager[ControlStore]]
 OpenBus = Callable[[], AbstractContextManager[Bus]]
+Clock = Callable[[], datetime]
+
+
+def now_utc() -> datetime:
+    """The clock of whoever has no other."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -258,6 +258,19 @@ class Found:
     level: DepartmentLevel | None
     entry: Entry | None
 
+    def as_json(self) -> dict[str, Any]:
+        """In the shape that ``--json`` prints and the API answers with."""
+        return {
+            "place": self.place,
+            "resource": self.ref,
+            "title": self.title,
+            "owner": self.owner_title,
+            "level": None if self.level is None else self.level.value,
+            "share_type": self.share_type.value,
+            "classification": self.classification.value,
+            "entry": None if self.entry is None else entry_to_facts(self.entry),
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:

@@ -1,10 +1,10 @@
 """What a command asks of the control side, wherever that is.
 
-Two things answer it: :class:`~govbus_console.control.direct.DirectControl`, with
-the store and the broker at hand, and
-:class:`~govbus_console.api.client.RemoteControl`, which asks the API with a
-token. A command is written against this and does not know which one it has;
-``connect.control`` chooses.
+Two things answer each of these: one with the store and the broker at hand
+(:class:`~govbus_console.control.direct.DirectControl` and its like), and one that
+asks the API with a token (:class:`~govbus_console.api.client.RemoteControl` and
+its like). A command is written against this and does not know which one it has;
+:mod:`govbus_console.connect` chooses.
 
 Every answer is one of the shapes of :mod:`govbus_console.control.shown`, so both
 print the same.
@@ -13,14 +13,20 @@ print the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
 
 from govbus.grant import DataDuty
 from govbus.request import Ground, RequestState
 from govbus_console.control.request_shapes import Amendment, Ask, Happened, Request
 from govbus_console.control.roles import Account
 from govbus_console.control.shown import Shown
+
+if TYPE_CHECKING:
+    # A client needs neither the catalogue's reader nor the store to ask.
+    from govbus_console.control.entries import Question
+    from govbus_console.control.saved_plan import Basis
+    from govbus_console.control.statement import Statement
 
 
 class Control(Protocol):
@@ -78,6 +84,67 @@ class Control(Protocol):
 
     def status(self) -> Shown:
         """What runs, and how far it has got."""
+        ...
+
+
+class Answers(Protocol):
+    """What is answered about the catalogue, its grants and single rows. Nothing changes by asking.
+
+    Raises what :class:`Control` raises.
+    """
+
+    def find(self, question: Question) -> Shown:
+        """Catalogue entries: ``found``, and ``next``, the place to go on from."""
+        ...
+
+    def who_uses(self, what: str, *, ended: bool = False) -> Sequence[Shown]:
+        """Who receives ``owner.resource`` or ``owner.resource.field``, under which grants."""
+        ...
+
+    def can(self, department: str, what: str) -> Shown:
+        """Whether a department may receive it: ``answer``, ``reason``, and the grant that decides."""
+        ...
+
+    def explain(self, record: str, to: str, *, at: datetime | None = None) -> Shown:
+        """Why a row reached a department or did not; ``at`` None: as it is now."""
+        ...
+
+    def who_received(self, record: str) -> Shown:
+        """Which departments received a row, or may have."""
+        ...
+
+
+class Receipts(Protocol):
+    """What departments have answered for grants that ended, and the keys that they answer with.
+
+    Raises what :class:`Control` raises.
+    """
+
+    def receipts(self, *, department: str = "") -> Sequence[Shown]:
+        """Collect what has come, and show every ended grant with its answer, by grant."""
+        ...
+
+    def key(self, department: str) -> Shown:
+        """The public key that is ``pinned`` for a department, in hexadecimal; None: none yet."""
+        ...
+
+    def enrol(self, department: str, public_key: str, *, why: str) -> Shown:
+        """Pin a key that came another way; answers as :meth:`key` does."""
+        ...
+
+
+class Catalogue(Protocol):
+    """Planning and applying what a catalogue file states.
+
+    Raises what :class:`Control` raises, and CatalogueError where the file says what cannot be.
+    """
+
+    def plan(self, stated: Statement, *, count_seconds: int) -> tuple[Shown, Basis]:
+        """What applying would change, and what that answer rests on."""
+        ...
+
+    def apply(self, stated: Statement, *, basis: Basis | None, why: str, count_seconds: int) -> Shown:
+        """Do it; with a ``basis`` only if that is still so."""
         ...
 
 

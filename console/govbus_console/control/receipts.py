@@ -29,7 +29,7 @@ from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, String, Tex
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from govbus import topics
-from govbus.errors import RefusedError, RejectedRecordError
+from govbus.errors import NotFoundError, RefusedError, RejectedRecordError
 from govbus.event import RecordAddress
 from govbus.grant import DataDuty, GrantState
 from govbus.receipt import SignedReceipt, fingerprint, receipt_from_record
@@ -116,6 +116,9 @@ class Standing:
 
     grant: str
     version: int
+    resource: str
+    """``owner.resource``"""
+
     department: str
     state: GrantState
     duty: DataDuty
@@ -139,6 +142,7 @@ class Standing:
         found: dict[str, Any] = {
             "grant": self.grant,
             "version": self.version,
+            "resource": self.resource,
             "department": self.department,
             "state": self.state.value,
             "duty": self.duty.value,
@@ -223,7 +227,8 @@ def enrol(store: ControlStore, department: str, public_key: str, *, who: str, wh
     It takes the place of the one that was pinned before. What was verified stays verified.
 
     Raises:
-        RefusedError: there is no such department, or this is no key.
+        NotFoundError: there is no such department.
+        RefusedError: this is no key.
     """
     try:
         raw = bytes.fromhex(public_key)
@@ -232,7 +237,7 @@ def enrol(store: ControlStore, department: str, public_key: str, *, who: str, wh
     if len(raw) != _KEY_BYTES:
         raise RefusedError(f"a public key has {2 * _KEY_BYTES} hexadecimal digits")
     if department not in store.snapshot().departments:
-        raise RefusedError(f"there is no department {department!r}; govbus apply makes departments")
+        raise NotFoundError(f"there is no department {department!r}; govbus apply makes departments")
     with store.locked() as session:
         source = _source(session, department)
         _pin(session, source, raw, who=who, why=why, now=now)
@@ -251,6 +256,7 @@ def _standing(stored: StoredGrant, row: ReceiptRow | None) -> Standing:
     return Standing(
         grant=grant.id,
         version=grant.version,
+        resource=grant.resource_ref,
         department=grant.subscriber,
         state=grant.state,
         duty=grant.data_on_end,

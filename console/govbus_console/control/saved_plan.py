@@ -25,23 +25,39 @@ _FORM = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SavedPlan:
+class Basis:
     """What a plan rests on."""
-
-    catalogue: Path
-    """The catalogue file, as it was named."""
 
     catalogue_digest: str
     store_digest: str
 
     @classmethod
-    def of(cls, catalogue: CatalogueFile, known: Snapshot) -> SavedPlan:
+    def of(cls, catalogue: CatalogueFile, known: Snapshot) -> Basis:
         """Take note of what a plan was made from."""
-        return cls(
-            catalogue=catalogue.path.absolute(),
-            catalogue_digest=catalogue.digest,
-            store_digest=store_digest(known),
-        )
+        return cls(catalogue_digest=catalogue.digest, store_digest=store_digest(known))
+
+    def check(self, catalogue: CatalogueFile, known: Snapshot) -> None:
+        """Hold it against what is there now.
+
+        Raises:
+            PlanMovedError: the file, one of its contracts, or the store is not what it was.
+        """
+        if self.catalogue_digest != catalogue.digest:
+            raise PlanMovedError(
+                f"{catalogue.path} or one of its contracts has changed since the plan was made"
+            )
+        if self.store_digest != store_digest(known):
+            raise PlanMovedError("the catalogue or a grant of record has changed since the plan was made")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedPlan:
+    """A plan in a file."""
+
+    catalogue: Path
+    """The catalogue file, as it was named."""
+
+    basis: Basis
 
     @classmethod
     def load(cls, path: Path) -> SavedPlan:
@@ -56,8 +72,9 @@ class SavedPlan:
                 raise PlanMovedError(f"{path}: made by another version of govbus")
             return cls(
                 catalogue=Path(told["catalogue"]),
-                catalogue_digest=str(told["catalogue_digest"]),
-                store_digest=str(told["store_digest"]),
+                basis=Basis(
+                    catalogue_digest=str(told["catalogue_digest"]), store_digest=str(told["store_digest"])
+                ),
             )
         except OSError as error:
             raise CatalogueError(f"{path}: cannot be read: {error.strerror}") from None
@@ -73,27 +90,14 @@ class SavedPlan:
         told = {
             "govbus_plan": _FORM,
             "catalogue": str(self.catalogue),
-            "catalogue_digest": self.catalogue_digest,
-            "store_digest": self.store_digest,
+            "catalogue_digest": self.basis.catalogue_digest,
+            "store_digest": self.basis.store_digest,
             **shown,
         }
         try:
             path.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise CatalogueError(f"{path}: cannot be written: {error.strerror}") from None
-
-    def check(self, catalogue: CatalogueFile, known: Snapshot) -> None:
-        """Hold it against what is there now.
-
-        Raises:
-            PlanMovedError: the file, one of its contracts, or the store is not what it was.
-        """
-        if self.catalogue_digest != catalogue.digest:
-            raise PlanMovedError(
-                f"{catalogue.path} or one of its contracts has changed since the plan was made"
-            )
-        if self.store_digest != store_digest(known):
-            raise PlanMovedError("the catalogue or a grant of record has changed since the plan was made")
 
 
 def store_digest(known: Snapshot) -> str:

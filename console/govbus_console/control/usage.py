@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from govbus.catalogue import ShareType
-from govbus.errors import RefusedError
+from govbus.errors import NotFoundError, RefusedError
 from govbus.grant import FieldRule, Grant
 from govbus.policy import Decision, Reason, decide
 from govbus.topics import is_name
@@ -77,6 +78,23 @@ class Use:
     fields: tuple[FieldRule, ...]
     """Of those that were asked for, what is delivered and how; empty when nothing is."""
 
+    def as_json(self) -> dict[str, Any]:
+        """In the shape that ``--json`` prints and the API answers with."""
+        grant = self.grant
+        return {
+            "department": grant.subscriber,
+            "title": self.department,
+            "grant": grant.id,
+            "version": grant.version,
+            "state": grant.state.value,
+            "reason": self.decision.reason.value,
+            "purpose": grant.purpose,
+            "fields": [{"name": rule.name, "transform": rule.transform.spec()} for rule in self.fields],
+            "rows": grant.rows,
+            "starts_at": grant.starts_at.isoformat(),
+            "expires_at": grant.expires_at.isoformat(),
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -89,6 +107,14 @@ class Answer:
     use: Use | None
     """The grant that decides; None when there is none."""
 
+    def as_json(self) -> dict[str, Any]:
+        """In the shape that ``--json`` prints and the API answers with."""
+        return {
+            "answer": "yes" if self.yes else "no",
+            "reason": self.reason,
+            "use": None if self.use is None else self.use.as_json(),
+        }
+
 
 def who_uses(store: ControlStore, what: What, *, now: datetime, ended: bool = False) -> tuple[Use, ...]:
     """Find out who receives a resource, or a field of it, now.
@@ -100,7 +126,7 @@ def who_uses(store: ControlStore, what: What, *, now: datetime, ended: bool = Fa
         ended: also give the grants under which nothing is delivered now.
 
     Raises:
-        RefusedError: there is no such resource or field.
+        NotFoundError: there is no such resource or field.
     """
     with store.reading() as session:
         share_type = _share_type(session, what)
@@ -112,12 +138,12 @@ def can(store: ControlStore, department: str, what: What, *, now: datetime) -> A
     """Find out whether a department may receive a resource, or a field of it, now.
 
     Raises:
-        RefusedError: there is no such department, resource or field.
+        NotFoundError: there is no such department, resource or field.
     """
     with store.reading() as session:
         row = session.get(DepartmentRow, department)
         if row is None or row.removed_at is not None:
-            raise RefusedError(f"there is no department {department!r}")
+            raise NotFoundError(f"there is no department {department!r}")
         share_type = _share_type(session, what)
         uses = _uses(session, what, share_type, now=now, subscriber=department)
     if not uses:
@@ -137,12 +163,12 @@ def _distance(reason: Reason) -> int:
 def _share_type(session: Session, what: What) -> ShareType:
     row = session.get(ResourceRow, (what.owner, what.resource))
     if row is None or row.removed_at is not None:
-        raise RefusedError(f"there is no resource {what.ref} in the catalogue; `govbus find` looks for one")
+        raise NotFoundError(f"there is no resource {what.ref} in the catalogue; `govbus find` looks for one")
     if what.field is not None:
         contract = session.get_one(ContractRow, (what.owner, what.resource, row.contract_version))
         names = [field["name"] for field in json.loads(contract.schema)["fields"]]
         if what.field not in names:
-            raise RefusedError(f"{what.ref} has no field {what.field!r}; it has {', '.join(names)}")
+            raise NotFoundError(f"{what.ref} has no field {what.field!r}; it has {', '.join(names)}")
     return ShareType(row.share_type)
 
 

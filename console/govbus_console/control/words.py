@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby, pairwise
 
 _LONGEST = 64
@@ -73,6 +73,17 @@ def tsquery(question: str) -> str:
 def tsvector(words: Iterable[str]) -> str:
     """Write words as a PostgreSQL tsvector, with their positions."""
     return " ".join(f"'{word}':{min(place, _LAST_POSITION)}" for place, word in enumerate(words, 1))
+
+
+def mentions(question: str, words: Sequence[str]) -> bool:
+    """Whether a list of words answers a question: what both indexes find, for words that are at hand."""
+    return all(_stands_in(asked, words, prefix=prefix) for asked, prefix in _asked(question))
+
+
+def _stands_in(asked: Sequence[str], words: Sequence[str], *, prefix: bool) -> bool:
+    if prefix:
+        return any(word.startswith(asked[0]) for word in words)
+    return any(list(words[at : at + len(asked)]) == list(asked) for at in range(len(words)))
 
 
 def _asked(question: str) -> list[tuple[list[str], bool]]:
