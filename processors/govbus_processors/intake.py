@@ -17,12 +17,11 @@ One turn of its loop:
 6. report, when there was nothing to commit.
 
 In the steady state, in which a batch changes nothing but positions and key sets, the
-next turns' 1 to 3 begin inside 4: what was put into the transaction is on its way, so
-the agent works out the next batch, and the one after that is read, while this one is
-committed. If a rebalance comes with that, or the commit fails, all of them are set
-back; if the policy has changed meanwhile, the next one is worked out anew; if a
-partition has to be read again, what is in hand of it is dropped. Each still has a
-transaction, a policy and group metadata of its own.
+next turn's 1 to 3 begin inside 4: what was put into the transaction is on its way, so
+the next batch is read and the agent works it out while this one is committed. If a
+rebalance comes with it, or the commit fails, both are set back; if the policy has
+changed meanwhile, the next one is worked out anew. Each still has a transaction, a
+policy and group metadata of its own.
 
 What happens when 3 to 6 fail is written down, step by step, in
 :mod:`govbus_processors.transaction`. When the end of it is that the worker ends, the
@@ -34,7 +33,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
@@ -96,9 +94,6 @@ _MEASURE_EVERY = 1.0
 _CHECKPOINT_EVERY = 30.0
 _WORTH_A_CHECKPOINT = 10_000
 """Changes of a key set; below that, reading the tail again is quicker than writing the whole."""
-
-_AHEAD = 2
-"""How many batches may be in hand beside the one that is being committed: one worked out, one read."""
 
 _ASK_SECONDS = 10.0
 _ENDS_AT_ONCE = 10
@@ -204,8 +199,8 @@ class Intake:
         self._held: dict[Place, float] = {}
         """Paused source partitions, and when to look at them again (monotonic seconds)."""
 
-        self._ahead: deque[_Read] = deque()
-        """The batches after the one that is being committed; only the first can be with the agent."""
+        self._ahead: _Read | None = None
+        """The batch after the one that is being committed."""
 
         self._pace = Pace(settings.batch_records)
         self._behind_seen: _Behind | None = None
@@ -348,13 +343,13 @@ class Intake:
         save = time.monotonic() >= self._checkpointed_at + _CHECKPOINT_EVERY
         busy = bool(self._loading or self._counting or behind or save)
         epoch = self._epoch
-        read = self._ahead.popleft() if self._ahead else None
+        read, self._ahead = self._ahead, None
         if read is None:
             read = self._read(0.0 if busy else _POLL_SECONDS, fill=self._settings.batch_wait_seconds)
         if read is not None:
             self._live(read, look_ahead=not busy)
         self._release()
-        if not self._ahead:
+        if self._ahead is None:
             if self._loading:
                 self._load_some()
             elif self._counting:
@@ -531,7 +526,6 @@ class Intake:
         consumer.unassign()
 
     def _forget_partitions(self) -> None:
-        self._drop_ahead()  # first of all: the agent may be at work with the key sets
         self._cursors.clear()
         self._membership.suspend()
         self._sweeps.clear()
@@ -590,32 +584,18 @@ class Intake:
         return batch, lacking
 
     def _look_ahead(self, batch: Batch, outcome: Outcome) -> None:
-        """Let the agent begin with the batch after this one, and read the one after that.
-
-        In this order: half of what reading costs is librdkafka's, and the agent works meanwhile.
+        """Read the batch after this one; let the agent begin with it where this one changes nothing for it.
 
         Raises:
             RebalancedError: a rebalance came first, so this one must not be committed.
         """
         epoch = self._epoch
-        if not self._ahead:
-            self._read_ahead(epoch)
-        if self._ahead:
-            self._begin_next(batch, outcome)
-            while len(self._ahead) < _AHEAD and self._read_ahead(epoch):
-                pass
-
-    def _read_ahead(self, epoch: int) -> bool:
         read = self._read(0.0, fill=0.0)
         if epoch != self._epoch:
             raise RebalancedError("the partitions were dealt anew")
-        if read is not None:
-            self._ahead.append(read)
-        return read is not None
-
-    def _begin_next(self, batch: Batch, outcome: Outcome) -> None:
-        """Give the agent the batch after this one, if this one changes nothing for it but positions."""
-        read = self._ahead[0]
+        if read is None:
+            return
+        self._ahead = read
         if self._cursors.staged():
             return  # what a quota has left, say, is known when this one is committed
         following, lacking = self._form(read, batch.policy, outcome.next_offsets)
@@ -627,20 +607,12 @@ class Intake:
             self._submit(following)
 
     def _drop_ahead(self) -> set[Place]:
-        """Forget the batches after the one at hand, and say which partitions they were of."""
-        places: set[Place] = set()
-        while self._ahead:
-            read = self._ahead.popleft()
-            self._forget(read)
-            places.update(read.messages)
-        return places
-
-    def _drop_ahead_of(self, place: Place) -> None:
-        """Forget what has been read of one partition, because it is read again from an earlier offset."""
-        for read in self._ahead:
-            if place in read.messages:
-                self._forget(read)
-                del read.messages[place]
+        """Forget the batch after the one at hand, and say which partitions it was of: they are behind it."""
+        read, self._ahead = self._ahead, None
+        if read is None:
+            return set()
+        self._forget(read)
+        return set(read.messages)
 
     def _forget(self, read: _Read) -> None:
         """Make it as if the agent had never had a batch."""
@@ -896,7 +868,6 @@ class Intake:
         for place in places:
             if place not in self._cursors.places:
                 continue
-            self._drop_ahead_of(place)
             try:
                 self._consumer.pause([TopicPartition(*place)])
                 self._consumer.seek(self._begin_at(place))
