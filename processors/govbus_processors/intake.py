@@ -68,6 +68,7 @@ from govbus_processors.garbage import Collector
 from govbus_processors.guard import Guard
 from govbus_processors.holds import Hold, Holder
 from govbus_processors.keyset import KeySet
+from govbus_processors.loading import Loader
 from govbus_processors.membership import Membership
 from govbus_processors.pace import Pace
 from govbus_processors.progress import StoredCursors, progress_records
@@ -136,15 +137,6 @@ class _Read:
     """As the agent has it; None until it is formed."""
 
 
-@dataclass(slots=True)
-class _Loading:
-    """A key set that is being read from its delivery topic."""
-
-    keys: KeySet
-    position: int
-    end: int
-
-
 @dataclass(frozen=True, slots=True)
 class _Behind:
     """Which routes are behind, and for how long that may be taken for granted."""
@@ -189,13 +181,10 @@ class Intake:
         self._cursors = Cursors(forgets_after=timedelta(seconds=settings.sweep_after_seconds))
         self._guard = Guard(registry)
         self._quotas = Quotas(self._cursors, ZoneInfo(settings.quota_zone))
-        self._counting: dict[Place, _Loading] = {}
-        """Keys that were delivered today, while they are read for a quota."""
-
+        self._loader = Loader(membership=membership, checkpoints=checkpoints, quotas=self._quotas)
         self._sweeps: dict[Place, Sweep] = {}
         """By delivery topic and partition: routes that have arrived and hold what may be gone."""
 
-        self._loading: dict[Place, _Loading] = {}
         self._held: dict[Place, float] = {}
         """Paused source partitions, and when to look at them again (monotonic seconds)."""
 
@@ -341,7 +330,7 @@ class Intake:
         policy, fresh = self._directory.policy, self._fresh()
         behind = self._behind(policy, now) if fresh else []
         save = time.monotonic() >= self._checkpointed_at + _CHECKPOINT_EVERY
-        busy = bool(self._loading or self._counting or behind or save)
+        busy = bool(self._loader or behind or save)
         epoch = self._epoch
         read, self._ahead = self._ahead, None
         if read is None:
@@ -350,10 +339,8 @@ class Intake:
             self._live(read, look_ahead=not busy)
         self._release()
         if self._ahead is None:
-            if self._loading:
+            if self._loader:
                 self._load_some()
-            elif self._counting:
-                self._count_some()
             elif behind and epoch == self._epoch:
                 self._turns += 1
                 self._catch_up(*behind[self._turns % len(behind)])
@@ -529,9 +516,8 @@ class Intake:
         self._cursors.clear()
         self._membership.suspend()
         self._sweeps.clear()
-        self._loading.clear()
+        self._loader.clear()
         self._quotas.clear()
-        self._counting.clear()
         self._held.clear()
 
     # ---- live batches ----
@@ -566,7 +552,7 @@ class Intake:
         for place, records in read.messages.items():
             if place not in self._cursors.places:
                 continue
-            if place[0] not in policy.resources or self._load_what_lacks(place, policy, batch.now):
+            if place[0] not in policy.resources or self._lacks(place, policy, batch.now):
                 lacking.append(place)
                 continue
             held = self._holder(batch.now, live_records=len(records))
@@ -789,7 +775,7 @@ class Intake:
         def held(route: Route, partition: int) -> Hold | None:
             hold = self._hold(route, partition, now)
             if hold is Hold.QUOTA_UNKNOWN:
-                self._begin_counting(route, partition, now)
+                self._loader.count(route, partition, now, self._reader)
             if hold is None and not self._quotas.fits(route, partition, now, live_records):
                 return Hold.QUOTA_NEAR
             return hold
@@ -811,37 +797,6 @@ class Intake:
         if route.first.grant.has_quota:
             end = partial(self._reader.end, (route.topic, partition))
             self._quotas.spend(route, partition, now, outputs, considered=considered, end=end)
-
-    def _begin_counting(self, route: Route, partition: int, now: datetime) -> None:
-        place = (route.topic, partition)
-        start = self._quotas.keys_to_read(route, partition, now)
-        if start is None or place in self._counting:
-            return
-        try:
-            self._counting[place] = _Loading(KeySet(), start, self._reader.end(place))
-        except RetriableError as error:
-            _log.warning("a quota cannot be counted now", extra={"code": error.code, "topic": route.topic})
-
-    def _count_some(self) -> None:
-        place, counting = next(iter(self._counting.items()))
-        route = self._directory.policy.deliveries.get(place[0])
-        if route is None or route.ended:
-            # Its grant has ended meanwhile, and its topic may be gone.
-            del self._counting[place]
-            return
-        try:
-            stretch = self._reader.read(place, counting.position, limit=_LOAD_RECORDS, seconds=_LOAD_SECONDS)
-        except RetriableError as error:
-            _log.warning("a quota cannot be counted now", extra={"code": error.code, "topic": place[0]})
-            self._stop.wait(_AGAIN_AFTER)
-            return
-        for message in stretch.messages:
-            counting.keys.load(message.key(), present=True)
-        counting.position = stretch.position
-        if counting.position >= counting.end:
-            del self._counting[place]
-            self._quotas.install(route, place[1], self._clock.now(), counting.keys)
-            self._behind_seen = None
 
     def _held_routes(self) -> list[dict[str, str]]:
         """What operators are told of routes that stand still here; found out anew now and then."""
@@ -880,53 +835,26 @@ class Intake:
         if not self._held:
             return
         now = time.monotonic()
-        due = [place for place, again in self._held.items() if again <= now and not self._lacks(place)]
+        policy = self._directory.policy
+        due = [p for p, again in self._held.items() if again <= now and not self._loader.lacks(p, policy)]
         if due:
             self._consumer.resume([TopicPartition(*place) for place in due])
             for place in due:
                 del self._held[place]
 
-    def _lacks(self, place: Place) -> bool:
-        return any(
-            (route.topic, place[1]) in self._loading
-            for route in self._directory.policy.routes.get(place[0], ())
-        )
-
     # ---- key sets ----
 
-    def _load_what_lacks(self, place: Place, policy: Policy, now: datetime) -> bool:
-        """Begin to load the key sets that a source partition's routes need and that are not there."""
-        lacking = False
-        for route in policy.routes.get(place[0], ()):
-            wanted = (route.topic, place[1])
-            if not route.filtered:
-                # Of an earlier version with a filter; from the batch at hand on it would be out of date.
-                self._membership.set_aside(wanted)
-                self._loading.pop(wanted, None)
-            elif (
-                route.resource.kind is ResourceKind.STATE
-                and not self._membership.loaded(wanted)
-                and not route.ended
-                and route.first.grant.starts_at <= now
-            ):
-                lacking = True
-                if wanted not in self._loading:
-                    try:
-                        self._loading[wanted] = self._begin_loading(wanted)
-                    except RetriableError as error:
-                        _log.warning("a key set cannot be loaded now", extra={"code": error.code})
-        return lacking
+    def _lacks(self, place: Place, policy: Policy, now: datetime) -> bool:
+        """Whether a source partition has to wait for a key set, which begins to be loaded."""
+        return self._loader.load_what_lacks(place, policy, now, self._reader)
 
-    def _begin_loading(self, wanted: Place) -> _Loading:
-        keys = self._membership.suspended(wanted)
-        if keys.position == 0:
-            keys = self._checkpoints.load(wanted, self._reader.topic_id(wanted[0])) or keys
-        end = self._reader.end(wanted)
-        if keys.position > end:
-            keys = KeySet()
-        return _Loading(keys, keys.position, end)
-
-    # ---- checkpoints ----
+    def _load_some(self) -> None:
+        try:
+            if self._loader.read_on(self._directory.policy, self._clock.now(), self._reader):
+                self._behind_seen = None
+        except RetriableError as error:
+            _log.warning("keys cannot be read now", extra={"code": error.code})
+            self._stop.wait(_AGAIN_AFTER)
 
     def _checkpoint_one(self) -> None:
         self._checkpointed_at = time.monotonic()
@@ -975,38 +903,13 @@ class Intake:
             route.topic == delivery[0] and not route.ended for route in routes
         )
 
-    def _is_filled(self, topic: str) -> bool:
-        """Whether a route that has not ended leads to a delivery topic."""
-        routes = self._directory.policy.routes.values()
-        return any(route.topic == topic and not route.ended for some in routes for route in some)
-
-    def _load_some(self) -> None:
-        wanted, loading = next(iter(self._loading.items()))
-        if not self._is_filled(wanted[0]):
-            # Its grant has ended meanwhile, and its topic may be gone.
-            del self._loading[wanted]
-            return
-        try:
-            stretch = self._reader.read(wanted, loading.position, limit=_LOAD_RECORDS, seconds=_LOAD_SECONDS)
-        except RetriableError as error:
-            _log.warning("a key set cannot be loaded now", extra={"code": error.code})
-            self._stop.wait(_AGAIN_AFTER)
-            return
-        for message in stretch.messages:
-            loading.keys.load(message.key(), present=message.value() is not None)
-        loading.position = stretch.position
-        if loading.position >= loading.end:
-            loading.keys.position = loading.position
-            self._membership.install(wanted, loading.keys)
-            del self._loading[wanted]
-
     # ---- catching up ----
 
     def _catch_up(self, place: Place, offset: int, routes: tuple[Route, ...]) -> None:
         """Bring routes that stand at one cursor a stretch nearer to the present."""
         policy, now = self._directory.policy, self._clock.now()
         target = self._cursors.position(place)
-        if target is None or self._load_what_lacks(place, policy, now):
+        if target is None or self._lacks(place, policy, now):
             return
         # A route may have been amended, or be held back, since the list was made: only what still stands
         # is brought on.

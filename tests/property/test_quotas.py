@@ -117,9 +117,7 @@ class World:
             held = intake._holder(self.bench.now)
             policy = self.bench.directory.policy
             behind = intake._cursors.behind(policy, now=self.bench.now, fresh=True, held=held)
-            if intake._counting:
-                intake._count_some()
-            elif intake._loading:
+            if intake._loader:
                 intake._load_some()
             elif behind:
                 self._noting(lambda behind=behind: intake._catch_up(*behind[0]))

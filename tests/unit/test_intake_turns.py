@@ -254,7 +254,7 @@ def calls_for_a_batch(folder: Path, policy: Policy) -> int:
     worker = HandDriven(bus, Policies(policy), folder, batch_records=100)
     worker.assign(*[(source, 0) for source in policy.resources])
     worker.turn(2)
-    while worker.intake._loading or len(bus.committed) < len(policy.resources):
+    while worker.intake._loader or len(bus.committed) < len(policy.resources):
         worker.turn()
     assert len(bus.logs[TOPIC, 0]) == 1
     for number in range(50):
