@@ -19,6 +19,7 @@ from pathlib import Path
 
 from chaos.mutations import MUTATIONS
 from chaos.run import SETTLED_WITHIN, Plan, Verdict, run
+from chaos.storm import FAULTS
 
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -81,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=300.0, help="how long the storm lasts")
     parser.add_argument("--quiet-every", type=float, default=45.0, help="seconds between two quiet points")
     parser.add_argument("--rate", type=int, default=200, help="records written a second")
-    parser.add_argument("--only", action="append", default=[], help="draw this fault alone; may be repeated")
+    parser.add_argument(
+        "--only", action="append", default=[], choices=FAULTS, help="draw this fault alone; may be repeated"
+    )
     parser.add_argument("--mutation", choices=sorted(MUTATIONS), help="put this fault into the engine first")
     parser.add_argument(
         "--settled-within", type=float, default=SETTLED_WITHIN, help="seconds after which what is due is lost"

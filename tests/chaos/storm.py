@@ -36,6 +36,32 @@ _ENVIRONMENT = {
     "GOVBUS_EXCHANGE_BATCH_RECORDS": "400",
 }
 
+FAULTS = (
+    "worker killed",
+    "worker frozen for a moment",
+    "worker frozen beyond session and lease",
+    "worker frozen beyond its transaction",
+    "worker joins or leaves",
+    "broker stopped and started",
+    "broker killed",
+    "broker frozen for a moment",
+    "broker frozen around the lease",
+    "registry killed",
+    "burst of records",
+    "grant made",
+    "grant amended",
+    "grant amended, registry killed",
+    "policy out of reach",
+    "grant suspended",
+    "grant unreadable",
+    "grant unreadable for a moment",
+    "grant resumed",
+    "grant revoked",
+    "grant revoked, worker frozen",
+    "grant revoked, registry killed",
+)
+"""Every fault that may be drawn, by its name."""
+
 
 @dataclass(slots=True)
 class _Worker:

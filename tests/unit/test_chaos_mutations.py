@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 
 import pytest
 
+from chaos import storm
 from chaos.mutations import MUTATIONS, program
 
 _APPLY_ALL = """
@@ -35,3 +38,10 @@ def test_every_mutation_says_what_it_does() -> None:
 def test_a_mutation_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="row-filter-ignored"):
         program("everything")
+
+
+def test_the_faults_that_can_be_asked_for_are_those_that_can_be_drawn() -> None:
+    drawn = re.findall(r"\(\s*\d+, \"([^\"]+)\",", inspect.getsource(storm.Storm))
+
+    assert set(drawn) == set(storm.FAULTS)
+    assert len(storm.FAULTS) == len(set(storm.FAULTS))

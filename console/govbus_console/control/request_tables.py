@@ -1,7 +1,7 @@
 """The tables of requests: accounts, requests, approvals, history, holidays, notices.
 
 What must hold whoever writes stands in the database itself, as triggers that
-the migration makes (``migrations/versions/0003_requests.py``): an approval is
+the migration makes (``migrations/versions/0004_requests.py``): an approval is
 never the requester's, always a steward's of the owner, and never changed; a
 request is approved with as many approvals as it needs; its ask does not change
 after it was submitted; its state changes by the table of transitions alone.
