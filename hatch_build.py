@@ -20,6 +20,7 @@ KERNELS = (
     "core/govbus/splice.py",
     "core/govbus/compiledview.py",
     "processors/govbus_processors/keyset.py",
+    "processors/govbus_processors/queueing.py",
     "processors/govbus_processors/slicework.py",
 )
 

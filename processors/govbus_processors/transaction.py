@@ -49,8 +49,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from govbus.errors import BrokerUnavailableError, FatalError
-from govbus_processors.batch import Output
 from govbus_processors.faults import broker_error, of_exception
+from govbus_processors.queueing import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer, TopicPartition
 
     from govbus.settings import BrokerSettings
+    from govbus_processors.batch import Output
 
 _TRANSACTION_MS = 10_000
 """The broker aborts a transaction that is open for longer: so long can a frozen worker hold readers back."""
@@ -246,30 +247,3 @@ class AtLeastOnce:
     def _not_delivered(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None and self._failed is None:
             self._failed = error
-
-
-def put(producer: Producer, topic: str, records: Iterable[Output]) -> None:
-    """Queue all records, waiting for room where librdkafka's queue is full."""
-    # Not produce_batch: it cannot set a timestamp, and ours is the commit time at the source.
-    # By position, with None for two callbacks: naming the timestamp costs half as much again.
-    produce = producer.produce
-    for key, value, partition, timestamp in records:
-        try:
-            produce(topic, value, key, partition, None, None, timestamp)
-        except BufferError:
-            _put_when_there_is_room(producer, topic, Output(key, value, partition, timestamp))
-        except KafkaException as raised:
-            raise broker_error(of_exception(raised)) from None
-
-
-def _put_when_there_is_room(producer: Producer, topic: str, record: Output) -> None:
-    until = time.monotonic() + _CALL_SECONDS
-    while time.monotonic() < until:
-        producer.poll(0.01)
-        try:
-            producer.produce(topic, record.value, record.key, record.partition, timestamp=record.timestamp_ms)
-        except BufferError:
-            continue
-        else:
-            return
-    raise BrokerUnavailableError("records cannot be queued: the broker does not keep up")
