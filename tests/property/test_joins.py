@@ -110,14 +110,14 @@ def test_a_worker_without_sm3_makes_no_route_of_a_grant_that_asks_for_it(
     known: Any = Decoding(made)
     able = Directory(None, known, lease_seconds=5.0, pseudonyms=True)  # type: ignore[arg-type]
     able._apply(b"grant/tax-firms", b"", 7)
-    assert "tax-firms" in able._grants
+    assert able._routing.grant("tax-firms") is not None
 
     monkeypatch.setattr(module, "has_hash", lambda name: name != "sm3")
     unable = Directory(None, known, lease_seconds=5.0, pseudonyms=True)  # type: ignore[arg-type]
     unable._apply(b"grant/tax-firms", b"", 7)
 
-    assert unable._grants == {}
-    assert unable._unusable == {"tax-firms": NoHashError.code}
+    assert unable._routing.grant("tax-firms") is None
+    assert unable._routing.policy(7).unusable == {"tax-firms": NoHashError.code}
     assert issubclass(NoHashError, BusError)
 
 

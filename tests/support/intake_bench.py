@@ -98,6 +98,7 @@ class IntakeBench:
         self.intake._consumer = SimpleNamespace(
             consumer_group_metadata=lambda: None, pause=lambda _p: None, seek=lambda _p: None
         )
+        self.intake._reader = None  # type: ignore[assignment]  # key sets are put in, not read
         self.intake._schemas = dict(BUS_SCHEMAS)
         self.intake._known_since = 0.0
         self.intake._clock = SimpleNamespace(now=lambda: self.now)

@@ -142,6 +142,9 @@ class Message:
     def timestamp(self) -> tuple[int, int]:
         return (1, 1_000)
 
+    def error(self) -> None:
+        return None
+
 
 class Watched(Guard):
     """A guard that counts what it catches and lets it pass: the kit has to see what the exchange does."""
