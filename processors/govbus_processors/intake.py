@@ -133,6 +133,9 @@ class _Read:
     group: Any
     """The group's metadata at that time: the broker refuses the offsets of a member replaced since."""
 
+    more: bool
+    """Whether there is more to read at once. Else looking ahead would find next to nothing, and commit it."""
+
     batch: Batch | None = None
     """As the agent has it; None until it is formed."""
 
@@ -336,7 +339,7 @@ class Intake:
         if read is None:
             read = self._read(0.0 if busy else _POLL_SECONDS, fill=self._settings.batch_wait_seconds)
         if read is not None:
-            self._live(read, look_ahead=not busy)
+            self._live(read, look_ahead=read.more and not busy)
         self._release()
         if self._ahead is None:
             if self._loader:
@@ -418,11 +421,15 @@ class Intake:
     def _read(self, seconds: float, *, fill: float) -> _Read | None:
         """Read a batch: wait so long for its first record, and then so long for it to fill."""
         epoch = self._epoch
+        limit = self._pace.limit
         messages = self._poll(seconds, fill)
         if epoch != self._epoch:
             self._read_again(messages)
             return None
-        return _Read(messages, self._consumer.consumer_group_metadata()) if messages else None
+        if not messages:
+            return None
+        more = 2 * sum(map(len, messages.values())) >= limit
+        return _Read(messages, self._consumer.consumer_group_metadata(), more)
 
     def _poll(self, seconds: float, fill: float) -> dict[Place, list[Any]]:
         first = self._consumer.poll(seconds)

@@ -160,6 +160,21 @@ def test_a_batch_is_worked_out_while_the_one_before_it_is_committed(tmp_path: Pa
     assert world.ahead >= 6
 
 
+def test_nothing_is_read_ahead_while_hardly_anything_comes(tmp_path: Path) -> None:
+    """A transaction for the last millisecond would cost as much as one for the next hundred records."""
+    world = World(tmp_path, first_policy())
+    world.put(Change("k0", "3308"), 0)
+    world.turn(20)
+    before = len(world.bus.transactions)
+
+    for at in range(1, 11):
+        world.put(Change("k0", "3308"), at)
+        world.turn()
+
+    assert world.ahead == 0
+    assert len([one for one in world.bus.transactions[before:] if TOPIC in one]) == 10
+
+
 def test_nothing_is_worked_out_ahead_where_a_quota_counts(tmp_path: Path) -> None:
     """How far the next batch may go depends on what this one uses, and that is not committed yet."""
     grant = a_grant(rows=HERE, quota_records_per_day=1_000)

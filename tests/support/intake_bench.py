@@ -123,7 +123,7 @@ class IntakeBench:
 
     def live(self, messages: list[Any]) -> None:
         """Exchange what the consumer would have read."""
-        self.intake._live(_Read(sorted_out(messages)[0], group=None), look_ahead=False)
+        self.intake._live(_Read(sorted_out(messages)[0], group=None, more=False), look_ahead=False)
 
     def sent(self, topic: str) -> list[Output]:
         """What was committed on a topic."""
