@@ -51,7 +51,6 @@ WITHOUT_A_COMMAND = {
     "GET /v1/departments",
     "GET /v1/resources",
     "GET /v1/resources/{ref}",
-    "GET /v1/grants",
     "GET /v1/grants/{grant_id}",
 }
 """What programs ask and no command does, beside who one is."""
