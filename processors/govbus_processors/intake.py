@@ -1,7 +1,8 @@
 """The intake: reads record batches, hands them to the exchange agent, and commits what it answers.
 
 One thread makes every librdkafka call of the worker in sequence, so a rebalance
-can only happen while it polls, never between reading a batch and committing it.
+can only happen while it polls: before a batch is begun, or, looking ahead, after it
+was put and before its offsets are, where it is given up.
 One turn of its loop:
 
 1. poll, which also serves rebalances; records that come in the same call as one are
@@ -646,9 +647,9 @@ class Intake:
                 meanwhile=meanwhile if look_ahead and not outcome.waiting else None,
             )
         except RetriableError as error:
-            behind = self._take_back(error)
+            dropped = self._take_back(error)
             if live and not isinstance(error, RebalancedError):
-                self._set_back(behind.union(places), hold=_AGAIN_AFTER)
+                self._set_back(dropped.union(places), hold=_AGAIN_AFTER)
             return
         self._membership.commit()
         self._quotas.commit()
@@ -666,13 +667,13 @@ class Intake:
         """
         _log.warning("batch set back", extra={"code": error.code, "worker": self._worker})
         observe.transactions.labels("aborted").inc()
-        behind = self._drop_ahead()
+        dropped = self._drop_ahead()
         self._cursors.rollback()
         self._membership.retract()
         self._quotas.rollback()
         self._behind_seen = None  # a route may be held back from now on
         self._guarantee.abort()
-        return behind
+        return dropped
 
     def _await_agent(self, batch: Batch) -> Outcome:
         until = time.monotonic() + _AGENT_SECONDS
