@@ -74,7 +74,7 @@ from govbus_processors.membership import Membership
 from govbus_processors.pace import Pace
 from govbus_processors.progress import StoredCursors, progress_records
 from govbus_processors.quotas import Quotas
-from govbus_processors.reader import Reader
+from govbus_processors.reader import STRETCH_RECORDS, STRETCH_SECONDS, Reader
 from govbus_processors.slicework import sorted_out
 from govbus_processors.sweep import Sweep
 from govbus_processors.transaction import STUCK_SECONDS, AtLeastOnce, ExactlyOnce, Guarantee
@@ -101,8 +101,6 @@ _ASK_SECONDS = 10.0
 _ENDS_AT_ONCE = 10
 _ENDS_AGAIN = 60.0
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-_LOAD_RECORDS = 50_000
-_LOAD_SECONDS = 0.05
 _AGENT_SECONDS = 60.0
 
 
@@ -945,7 +943,7 @@ class Intake:
             routes = unmetered
         try:
             begun = self._begin(place, routes, now) if offset == 0 else {}
-            stretch = self._reader.read(place, offset, limit=limit, seconds=_LOAD_SECONDS)
+            stretch = self._reader.read(place, offset, limit=limit, seconds=STRETCH_SECONDS)
         except RetriableError as error:
             _log.warning("a grant cannot be brought up to the present now", extra={"code": error.code})
             self._stop.wait(_AGAIN_AFTER)
@@ -1021,10 +1019,10 @@ class Intake:
         limit = (
             self._quotas.stretch(route, place[1], now, self._share_beside_live_batches())
             if sweep.searched
-            else _LOAD_RECORDS
+            else STRETCH_RECORDS
         )
         try:
-            stretch = self._reader.read(delivery, sweep.position, limit=limit, seconds=_LOAD_SECONDS)
+            stretch = self._reader.read(delivery, sweep.position, limit=limit, seconds=STRETCH_SECONDS)
         except RetriableError as error:
             _log.warning("a sweep cannot go on now", extra={"code": error.code})
             self._stop.wait(_AGAIN_AFTER)

@@ -19,6 +19,7 @@ from govbus.catalogue import ResourceKind
 from govbus.errors import RetriableError
 from govbus_processors.batch import Place
 from govbus_processors.keyset import KeySet
+from govbus_processors.reader import STRETCH_RECORDS, STRETCH_SECONDS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_STRETCH_RECORDS = 50_000
-_STRETCH_SECONDS = 0.05
-
 
 @dataclass(slots=True)
 class _Reading:
@@ -45,7 +43,7 @@ class _Reading:
 
     def read_on(self, reader: Reader, place: Place, *, deletions: bool) -> bool:
         """Read a stretch, and say whether that was the last; without deletions a key stays in for good."""
-        stretch = reader.read(place, self.position, limit=_STRETCH_RECORDS, seconds=_STRETCH_SECONDS)
+        stretch = reader.read(place, self.position, limit=STRETCH_RECORDS, seconds=STRETCH_SECONDS)
         for message in stretch.messages:
             self.keys.load(message.key(), present=not deletions or message.value() is not None)
         self.position = stretch.position

@@ -20,6 +20,7 @@ from govbus.codec import encode
 from govbus.errors import BrokerUnavailableError, RejectedRecordError
 from govbus_processors.batch import Output, Place
 from govbus_processors.cursors import Cursor, Cursors, Spent
+from govbus_processors.reader import STRETCH_RECORDS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PLACE = (topics.PROGRESS, 0)
-_READ_RECORDS = 50_000
 
 
 class StoredCursors:
@@ -55,7 +55,7 @@ class StoredCursors:
         end = reader.end(_PLACE)
         until = time.monotonic() + seconds
         while self._position < end:
-            stretch = reader.read(_PLACE, self._position, limit=_READ_RECORDS, seconds=1.0)
+            stretch = reader.read(_PLACE, self._position, limit=STRETCH_RECORDS, seconds=1.0)
             for message in stretch.messages:
                 try:
                     self.take(message.key(), message.value())

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 _ASK_SECONDS = 5.0
 
+STRETCH_RECORDS = 50_000
+"""At most so many records are read beside the live stream before it is looked at again."""
+
+STRETCH_SECONDS = 0.05
+"""And for at most so long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
