@@ -24,6 +24,7 @@ from govbus_console.embedded import ADMIN, Home, broker_settings, running
 from govbus_console.settings import ApiClientSettings, ControlSettings
 
 if TYPE_CHECKING:
+    from govbus_console.api.client import Connection
     from govbus_console.control.bus import Bus
     from govbus_console.control.interface import Answers, Catalogue, Control, Receipts, RequestControl
     from govbus_console.control.roles import Account
@@ -80,6 +81,19 @@ def bus() -> Iterator[Bus]:
 
 
 @contextmanager
+def _api() -> Iterator[Connection | None]:
+    """The API where GOVBUS_API_URL names one; None: the store and the broker are asked instead."""
+    settings = ApiClientSettings()
+    if not settings.url:
+        yield None
+        return
+    from govbus_console.api.client import Connection
+
+    with Connection(settings) as connection:
+        yield connection
+
+
+@contextmanager
 def control(who: str, account: str = "") -> Iterator[Control]:
     """The control side: the API where GOVBUS_API_URL names one, otherwise the store and the broker.
 
@@ -94,30 +108,29 @@ def control(who: str, account: str = "") -> Iterator[Control]:
         ConfigurationError: the API is named, and not how to call it.
         NotFoundError, NotAllowedError: the account cannot act, or the token stands for another one.
     """
-    settings = ApiClientSettings()
-    if settings.url:
-        from govbus_console.api.client import Connection, RemoteControl
+    with _api() as api:
+        if api is not None:
+            from govbus_console.api.client import RemoteControl
 
-        with Connection(settings) as connection:
             if account:
                 from govbus_console.api.request_client import RemoteRequests
 
-                RemoteRequests(connection).acting(account)
-            yield RemoteControl(connection)
-    else:
-        from govbus_console.control.direct import DirectControl
-        from govbus_console.status import look
-
-        direct = DirectControl(store=store, bus=bus, look=lambda: look(home()), who=account or who)
-        if account:
-            from govbus_console.api.desk import Desk
-            from govbus_console.control import accounts
-
-            with store() as opened:
-                acting = accounts.acting(opened, account)
-            yield Desk(acting, direct)
+                RemoteRequests(api).acting(account)
+            yield RemoteControl(api)
         else:
-            yield direct
+            from govbus_console.control.direct import DirectControl
+            from govbus_console.status import look
+
+            direct = DirectControl(store=store, bus=bus, look=lambda: look(home()), who=account or who)
+            if account:
+                from govbus_console.api.desk import Desk
+                from govbus_console.control import accounts
+
+                with store() as opened:
+                    acting = accounts.acting(opened, account)
+                yield Desk(acting, direct)
+            else:
+                yield direct
 
 
 @contextmanager
@@ -130,56 +143,50 @@ def answers(*, landing: Path | None = None) -> Iterator[Answers]:
     Raises:
         ConfigurationError: as :func:`control`, and where a landing file is to be looked at from afar.
     """
-    settings = ApiClientSettings()
-    if settings.url:
-        from govbus_console.api.answer_client import RemoteAnswers
-        from govbus_console.api.client import Connection
+    if landing is not None and ApiClientSettings().url:
+        raise ConfigurationError(
+            "a landing file names a database that the API does not reach; leave --landing out, "
+            "or GOVBUS_API_URL"
+        )
+    with _api() as api:
+        if api is not None:
+            from govbus_console.api.answer_client import RemoteAnswers
 
-        if landing is not None:
-            raise ConfigurationError(
-                "a landing file names a database that the API does not reach; leave --landing out, "
-                "or GOVBUS_API_URL"
-            )
-        with Connection(settings) as connection:
-            yield RemoteAnswers(connection)
-    else:
-        from govbus_console.answers.direct import DirectAnswers
-        from govbus_consumers.config import load_config
+            yield RemoteAnswers(api)
+        else:
+            from govbus_console.answers.direct import DirectAnswers
+            from govbus_consumers.config import load_config
 
-        config = None if landing is None else load_config(landing)
-        yield DirectAnswers(store=store, bus=bus, landing=config)
+            config = None if landing is None else load_config(landing)
+            yield DirectAnswers(store=store, bus=bus, landing=config)
 
 
 @contextmanager
 def receipts(who: str) -> Iterator[Receipts]:
     """What departments answered for ended grants; arguments and errors as for :func:`control`."""
-    settings = ApiClientSettings()
-    if settings.url:
-        from govbus_console.api.client import Connection
-        from govbus_console.api.receipt_client import RemoteReceipts
+    with _api() as api:
+        if api is not None:
+            from govbus_console.api.receipt_client import RemoteReceipts
 
-        with Connection(settings) as connection:
-            yield RemoteReceipts(connection)
-    else:
-        from govbus_console.control.direct_receipts import DirectReceipts
+            yield RemoteReceipts(api)
+        else:
+            from govbus_console.control.direct_receipts import DirectReceipts
 
-        yield DirectReceipts(store=store, bus=bus, who=who)
+            yield DirectReceipts(store=store, bus=bus, who=who)
 
 
 @contextmanager
 def catalogue(who: str) -> Iterator[Catalogue]:
     """Planning and applying; arguments and errors as for :func:`control`."""
-    settings = ApiClientSettings()
-    if settings.url:
-        from govbus_console.api.catalogue_client import RemoteCatalogue
-        from govbus_console.api.client import Connection
+    with _api() as api:
+        if api is not None:
+            from govbus_console.api.catalogue_client import RemoteCatalogue
 
-        with Connection(settings) as connection:
-            yield RemoteCatalogue(connection)
-    else:
-        from govbus_console.control.direct_catalogue import DirectCatalogue
+            yield RemoteCatalogue(api)
+        else:
+            from govbus_console.control.direct_catalogue import DirectCatalogue
 
-        yield DirectCatalogue(store=store, bus=bus, who=who)
+            yield DirectCatalogue(store=store, bus=bus, who=who)
 
 
 @contextmanager
@@ -189,17 +196,15 @@ def requests(account: str) -> Iterator[tuple[RequestControl, Account]]:
     Raises:
         NotFoundError, NotAllowedError: the account cannot act, or the token stands for another one.
     """
-    settings = ApiClientSettings()
-    if settings.url:
-        from govbus_console.api.client import Connection
-        from govbus_console.api.request_client import RemoteRequests
+    with _api() as api:
+        if api is not None:
+            from govbus_console.api.request_client import RemoteRequests
 
-        with Connection(settings) as connection:
-            remote = RemoteRequests(connection)
+            remote = RemoteRequests(api)
             yield remote, remote.acting(account)
-    else:
-        from govbus_console.control import accounts
-        from govbus_console.control.requests import Requests
+        else:
+            from govbus_console.control import accounts
+            from govbus_console.control.requests import Requests
 
-        with store() as opened:
-            yield Requests(store=opened, bus=bus), accounts.acting(opened, account)
+            with store() as opened:
+                yield Requests(store=opened, bus=bus), accounts.acting(opened, account)
