@@ -18,12 +18,7 @@ from govbus_console.control import notices
 from govbus_console.control.clocks import run_clocks
 from govbus_console.control.request_tables import NoticeRow
 from govbus_console.control.store import ControlStore
-from support.requesting import LI, MONDAY, QIAN, WANG, Office, a_filled_store, an_ask
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_filled_store(tmp_path_factory.mktemp("store"))
+from support.requesting import LI, MONDAY, QIAN, WANG, Office, an_ask
 
 
 @pytest.fixture

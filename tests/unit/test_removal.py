@@ -19,16 +19,11 @@ from govbus_console.control.plan import Plan, plan
 from govbus_console.control.roles import Account, Role
 from govbus_console.control.saved_plan import store_digest
 from govbus_console.render import REFUSED, exit_code
-from support.requesting import HU, LI, MONDAY, WANG, Office, a_filled_store, a_store_on, an_ask
+from support.requesting import HU, LI, MONDAY, WANG, Office, a_store_on, an_ask
 
 BUS = cast(Bus, SimpleNamespace(registry=None, cluster=MagicMock(), broker=None, home=None))
 
 Removing = Callable[[str], Plan]
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_filled_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

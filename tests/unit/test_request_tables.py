@@ -13,14 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from govbus.request import TRANSITIONS
 from govbus_console.control import migrate
-from support.requesting import MONDAY, Office, a_filled_store, a_store_on, keeping
+from support.requesting import MONDAY, Office, a_store_on, keeping
 
 SENSITIVE = {"fields": keeping("code", "phone")}
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return a_filled_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -36,17 +36,10 @@ from support.requesting import (
     WANG,
     ZHAO,
     Office,
-    a_filled_store,
     an_ask,
     keeping,
     stored_resource,
 )
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with everything in it but requests; migrating one for each test would take most of the time."""
-    return a_filled_store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture
