@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from govbus_console import cli
 from govbus_console.api.client import Connection
 from govbus_console.control import accounts
 from govbus_console.control.store import AuditRow, ControlStore
-from support.requesting import LI, MONDAY, Office, a_filled_store
+from support.requesting import LI, MONDAY, Office
 
 GRANT = "residents-for-tax"
 ALLOWED = (5, "broker-unavailable")
@@ -25,9 +26,9 @@ Give = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlStore]:
+def store(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlStore]:
     """One grant of civil's to tax, and accounts of both, of another department and of the bus."""
-    opened = ControlStore.open(f"sqlite:///{a_filled_store(tmp_path)}")
+    opened = ControlStore.open(f"sqlite:///{shutil.copy(filled, tmp_path)}")
     with pytest.MonkeyPatch.context() as patch:
         Office(opened, patch).provisioned()
     for name in ("GOVBUS_ACCOUNT", "GOVBUS_ACTOR", "GOVBUS_API_URL", "GOVBUS_BROKER_BOOTSTRAP"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from govbus_console.control.bus import Bus
 from govbus_console.control.request_shapes import Amendment
 from govbus_console.control.store import ControlStore
 from support.policies import a_grant, published
-from support.requesting import LI, QIAN, SUN, WANG, Office, a_filled_store, an_ask, keeping
+from support.requesting import LI, QIAN, SUN, WANG, Office, an_ask, keeping
 
 BUS = cast(Bus, SimpleNamespace(registry=None, cluster=MagicMock(), broker=None, home=None))
 SENSITIVE = {"fields": keeping("code", phone={"partial": {"head": 3, "tail": 0}})}
@@ -28,9 +29,9 @@ Give = Callable[..., Any]
 
 
 @pytest.fixture
-def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+def office(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     """Three grants: two by requests that were decided, one that nobody had to decide about."""
-    store = ControlStore.open(f"sqlite:///{a_filled_store(tmp_path)}")
+    store = ControlStore.open(f"sqlite:///{shutil.copy(filled, tmp_path)}")
     made = Office(store, monkeypatch)
     monkeypatch.setattr(lifecycle, "settle", lambda *_, **__: SimpleNamespace(published=0, barriers=()))
     made.provisioned(**SENSITIVE)
