@@ -10,9 +10,6 @@ import typer
 
 from govbus_console.commands.options import Detailed, File, Json, MaybeAs, Who, Why, actor
 
-_PENDING = ("create", "amend", "remove")
-"""Actions that do something, as :mod:`govbus_console.control.planned` names them."""
-
 _Out = Annotated[
     Path | None, typer.Option("--out", help="Save the plan in this file, for `govbus apply --plan`.")
 ]
@@ -163,6 +160,7 @@ def _show_change(changed: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _plan_text(path: Path, data: Mapping[str, Any], verb: str) -> str:
+    from govbus_console.control.planned import Action
     from govbus_console.render import table
 
     changes = data["changes"]
@@ -175,9 +173,9 @@ def _plan_text(path: Path, data: Mapping[str, Any], verb: str) -> str:
             "\n".join(change["details"]),
         )
         for change in changes
-        if change["action"] != "nothing"
+        if change["action"] != Action.NOTHING
     ]
-    count = sum(change["action"] in _PENDING for change in changes)
+    count = sum(Action(change["action"]).pending for change in changes)
     summary = f"{path}: {count} of {len(changes)} entries {verb}"
     text = table("", ("action", "kind", "name", "for", "details"), rows) if rows else ""
     if data["grants"]:

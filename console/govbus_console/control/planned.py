@@ -32,6 +32,11 @@ class Action(StrEnum):
     REMOVE = "remove"
     """Named under ``remove``: a grant is revoked, anything else taken out of the catalogue."""
 
+    @property
+    def pending(self) -> bool:
+        """Whether applying would do something."""
+        return self in (Action.CREATE, Action.AMEND, Action.REMOVE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -51,7 +56,7 @@ class Change:
     @property
     def pending(self) -> bool:
         """Whether applying would do something."""
-        return self.action in (Action.CREATE, Action.AMEND, Action.REMOVE)
+        return self.action.pending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
