@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from govbus.errors import NotFoundError
-from govbus_console.control import endings, receipts
+from govbus_console.control import endings, receipts, shown
 from govbus_console.control.direct import Clock, OpenBus, OpenStore, now_utc
 from govbus_console.control.shown import Shown
 
@@ -27,9 +27,7 @@ class DirectReceipts:
         with self.bus() as bus, self.store() as store:
             endings.follow_up(store, bus, now=self.clock())
             found = receipts.standings(store)
-        return [
-            each.as_json() | {"line": each.line()} for each in found if department in ("", each.department)
-        ]
+        return [shown.receipt(each) for each in found if department in ("", each.department)]
 
     def key(self, department: str) -> Shown:
         """The key that is pinned."""

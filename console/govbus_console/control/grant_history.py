@@ -87,13 +87,12 @@ class GrantHistory:
         Args:
             held: why workers hold it back all the same; None: nobody can say.
         """
-        answered = self.receipt
         return {
             "grant": shown.grant(self.versions[-1].stored, now=self.at),
             "reason": self.reason.value,
             "held": None if held is None else list(held),
             "versions": [_version(one) for one in self.versions],
-            "receipt": None if answered is None else answered.as_json() | {"line": answered.line()},
+            "receipt": None if self.receipt is None else shown.receipt(self.receipt),
         }
 
 

@@ -91,5 +91,10 @@ def change(changed: Changed, standing: Standing | None = None) -> Shown:
         "already": changed.already,
         "barrier_ms": round(changed.barrier_seconds * 1000, 1) if barriers else None,
         "fenced_workers": sorted({name for passed in barriers for name in passed.fenced}),
-        "receipt": None if standing is None else standing.as_json() | {"line": standing.line()},
+        "receipt": None if standing is None else receipt(standing),
     }
+
+
+def receipt(standing: Standing) -> Shown:
+    """What was answered for an ended grant; ``line`` says it for people."""
+    return standing.as_json() | {"line": standing.line()}
