@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=_count, default=3, help="interleaved rounds; the median is reported")
     parser.add_argument("--only", type=_names, default=(), help="peers of the exchange, joined by commas")
     parser.add_argument("--seconds", type=_count, default=60, help="of traffic, for latency")
+    parser.add_argument("--rate", type=_count, default=latency.RATE, help="changes a second, for latency")
     parser.add_argument("--scale", type=float, default=1.0, help="of the inputs of fanout and growth")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
@@ -117,9 +118,8 @@ def _fanout(wanted: argparse.Namespace) -> _Answer:
 
 def _latency(wanted: argparse.Namespace) -> _Answer:
     with ground() as here:
-        figures = latency.latency(here, seconds=wanted.seconds)
-    lines = [["ms", *figures["latency_ms"]], ["", *(f"{v:.0f}" for v in figures["latency_ms"].values())]]
-    return figures, align(lines)
+        figures = latency.latency(here, seconds=wanted.seconds, rate=wanted.rate)
+    return figures, latency.table(figures)
 
 
 def _revoke(_wanted: argparse.Namespace) -> _Answer:

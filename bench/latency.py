@@ -1,33 +1,41 @@
 """Latency: from the commit at the source to the commit in the subscriber's store, exactly once.
 
-2,000 changes a second of one resource are published through the ``Publisher``,
-as a system does that knows its own changes: each with the moment of its commit,
-which becomes the timestamp of its record. One exchange worker delivers ten
-different views, and ten landing processes write them into ten SQLite databases.
-Each landing notes when a batch was committed; the latency of a delivery is that
-moment minus the timestamp of the source record that it was made of.
+Changes of one resource are published through the ``Publisher``, 2,000 a second
+unless told otherwise, as a system does that knows its own changes: each with the
+moment of its commit, which becomes the timestamp of its record. One exchange
+worker delivers ten different views, and ten landing processes write them into
+ten SQLite databases. Each landing notes when a batch was committed; the latency
+of a delivery is that moment minus the timestamp of the source record that it was
+made of.
 
 Everything shares this machine, so scheduling delays of the ten landings count
 in full. The first seconds, in which processes warm up, are not counted. In the
 end every delivery must have landed.
+
+What each kind of process takes of a core is measured while the counted changes
+are published, so that a machine with too little to give can be told from a bus
+that dawdles.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.govbus_peer import OWNER, control, start_worker
 from bench.records import rows
-from bench.report import JsonObject, quantile
+from bench.report import JsonObject, align, quantile
 from bench.views import View, views
-from bench.window import PeerFailedError
+from bench.window import PeerFailedError, Process
 from govbus import topics
 from govbus.event import Change
 from govbus_producers.publish import Publisher
@@ -49,8 +57,41 @@ _DRAIN_SECONDS = 120.0
 _QUIET_SECONDS = 3.0
 
 
-def latency(ground: Ground, *, seconds: int) -> JsonObject:
-    """Run the traffic and give p50, p99 and p999 in milliseconds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Traffic:
+    """What was seen while the changes were published."""
+
+    counted_from: float
+    """Milliseconds since 1970."""
+
+    behind: float
+    """By how many seconds the source fell behind its rate at worst."""
+
+    cpu_share: Mapping[str, float]
+    """What each kind of process took of one core, while the counted changes were published."""
+
+
+class _Meter:
+    """Measures the CPU time of kinds of processes from the moment at which it is made."""
+
+    def __init__(self, kinds: Mapping[str, Sequence[Process]]) -> None:
+        self._kinds = kinds
+        self._began, self._before = time.monotonic(), self._seconds()
+
+    def shares(self) -> dict[str, float]:
+        """Give what each kind has taken of one core since."""
+        passed, now = time.monotonic() - self._began, self._seconds()
+        return {kind: (now[kind] - before) / passed for kind, before in self._before.items()}
+
+    def _seconds(self) -> dict[str, float]:
+        return {
+            kind: sum(process.cpu_seconds() for process in processes)
+            for kind, processes in self._kinds.items()
+        }
+
+
+def latency(ground: Ground, *, seconds: int, rate: int = RATE) -> JsonObject:
+    """Run the traffic and give p50, p99 and p999 in milliseconds, and where the CPU time went.
 
     Raises:
         PeerFailedError: a process ended, or not everything has landed.
@@ -63,11 +104,11 @@ def latency(ground: Ground, *, seconds: int) -> JsonObject:
             stack.callback(process.stop)
         worker = start_worker(ground, "latency", guarantee="exactly-once")
         stack.callback(worker.stop)
-        counted_from, behind = _publish(ground, WARM_UP_SECONDS + seconds, [worker, *landings])
-        _await_landed(ground, wanted, (WARM_UP_SECONDS + seconds) * RATE)
-    _log.info("published; the source was at most %.0f ms behind its rate", behind * 1_000)
+        traffic = _publish(ground, seconds, rate, worker=worker, landings=landings)
+        _await_landed(ground, wanted, (WARM_UP_SECONDS + seconds) * rate)
+    _log.info("published; the source was at most %.0f ms behind its rate", traffic.behind * 1_000)
     commits = [message.timestamp()[1] for message in ground.committed(topics.captured(OWNER, _RESOURCE))]
-    found = sorted(ms for view in wanted for ms in _latencies(ground, view, commits, counted_from))
+    found = sorted(ms for view in wanted for ms in _latencies(ground, view, commits, traffic.counted_from))
     return {
         "latency_ms": {
             "p50": round(quantile(found, 0.5), 1),
@@ -75,22 +116,42 @@ def latency(ground: Ground, *, seconds: int) -> JsonObject:
             "p999": round(quantile(found, 0.999), 1),
         },
         "latency": {
-            "changes_per_s": RATE,
+            "changes_per_s": rate,
             "subscribers": SUBSCRIBERS,
             "deliveries": len(found),
             "max_ms": round(found[-1], 1),
-            "source_behind_ms": round(behind * 1_000, 1),
+            "source_behind_ms": round(traffic.behind * 1_000, 1),
+            "cpu_share": {kind: round(share, 3) for kind, share in traffic.cpu_share.items()},
+            "transactions_per_s": _transactions(ground, wanted, len(commits), WARM_UP_SECONDS + seconds),
         },
     }
 
 
-def _publish(ground: Ground, seconds: int, processes: Sequence[Child]) -> tuple[float, float]:
-    """Publish at the rate; give when counting begins, and by how much the source fell behind at worst."""
-    source = rows(seconds * RATE)
-    per_step = round(RATE * _STEP_SECONDS)
+def table(figures: Mapping[str, Any]) -> str:
+    """Lay the figures out for people."""
+    said, more = figures["latency_ms"], figures["latency"]
+    shares, transactions = more["cpu_share"], more["transactions_per_s"]
+    return "\n\n".join(
+        [
+            align([["ms", *said], ["", *(f"{ms:.0f}" for ms in said.values())]]),
+            align([["share of a core", *shares], ["", *(f"{share:.2f}" for share in shares.values())]]),
+            align([["transactions/s", *transactions], ["", *(f"{n:.0f}" for n in transactions.values())]]),
+        ]
+    )
+
+
+def _publish(
+    ground: Ground, seconds: int, rate: int, *, worker: Child, landings: Sequence[Child]
+) -> _Traffic:
+    """Publish at the rate: first what is not counted, then so many seconds."""
+    source = rows((WARM_UP_SECONDS + seconds) * rate)
+    warm_up, steps = (round(some / _STEP_SECONDS) for some in (WARM_UP_SECONDS, WARM_UP_SECONDS + seconds))
     began, behind = time.time(), 0.0
+    meter = _meter(ground, worker, landings)
     with Publisher(OWNER, broker=ground.bus.broker_settings(OWNER), registry=ground.registry) as publisher:
-        for step in range(round(seconds / _STEP_SECONDS)):
+        for step in range(steps):
+            if step == warm_up:
+                meter = _meter(ground, worker, landings)
             due = began + step * _STEP_SECONDS
             late = time.time() - due
             if late < 0:
@@ -98,16 +159,33 @@ def _publish(ground: Ground, seconds: int, processes: Sequence[Child]) -> tuple[
             behind = max(behind, late)
             # Committed when they were due, also if this process gets to publish them later.
             committed = datetime.fromtimestamp(due, UTC)
+            number = round(rate * (step + 1) * _STEP_SECONDS) - round(rate * step * _STEP_SECONDS)
             changes = [
                 Change(key={"id_number": row["id_number"]}, row=row, changed_at=committed)
-                for row in (next(source) for _ in range(per_step))
+                for row in islice(source, number)
             ]
             published = publisher.publish(_RESOURCE, changes)
             if published.acknowledged != len(changes):
                 raise PeerFailedError("the publisher refused a change")
-            if any(process.exit_code is not None for process in processes):
+            if any(process.exit_code is not None for process in (worker, *landings)):
                 raise PeerFailedError("a process ended while changes were published")
-    return (began + WARM_UP_SECONDS) * 1_000, behind
+        shares = meter.shares()
+    return _Traffic(counted_from=(began + WARM_UP_SECONDS) * 1_000, behind=behind, cpu_share=shares)
+
+
+def _meter(ground: Ground, worker: Child, landings: Sequence[Child]) -> _Meter:
+    broker, registry = ground.bus.kafka, ground.bus.registry
+    if broker is None or registry is None:
+        raise PeerFailedError("the bus is not running")
+    return _Meter(
+        {
+            "source": [Process(os.getpid())],
+            "exchange": [Process(worker.pid)],
+            "landings": [Process(landing.pid) for landing in landings],
+            "broker": [Process(broker.pid)],
+            "registry": [Process(registry.pid)],
+        }
+    )
 
 
 def _start_landing(ground: Ground, view: View) -> Child:
@@ -145,6 +223,17 @@ def _await_landed(ground: Ground, wanted: Sequence[View], deliveries: int) -> No
             return
         time.sleep(0.1)
     raise PeerFailedError(f"{seen[0]} of {deliveries * len(wanted)} deliveries were made")
+
+
+def _transactions(ground: Ground, wanted: Sequence[View], changes: int, seconds: int) -> JsonObject:
+    """How many the exchange, and each landing, made a second of all the traffic."""
+    # Each of the exchange's leaves a marker behind its deliveries, which takes an offset.
+    (end,) = ground.visible([wanted[0].grant.topic])
+    landed = sum(len(_notes(ground, view).read_text(encoding="utf-8").splitlines()) for view in wanted)
+    return {
+        "exchange": round((end - changes) / seconds, 1),
+        "each_landing": round(landed / len(wanted) / seconds, 1),
+    }
 
 
 def _latencies(ground: Ground, view: View, commits: Sequence[int], counted_from: float) -> list[float]:
