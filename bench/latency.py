@@ -50,9 +50,10 @@ SUBSCRIBERS = 10
 RATE = 2_000
 """Changes a second."""
 
-WARM_UP_SECONDS = 10
+WARM_UP_SECONDS = 60
 _STEP_SECONDS = 0.01
 _RESOURCE = "live"
+_START_SECONDS = 120.0
 _DRAIN_SECONDS = 120.0
 _QUIET_SECONDS = 3.0
 
@@ -104,8 +105,8 @@ def latency(ground: Ground, *, seconds: int, rate: int = RATE) -> JsonObject:
             stack.callback(process.stop)
         worker = start_worker(ground, "latency", guarantee="exactly-once")
         stack.callback(worker.stop)
-        traffic = _publish(ground, seconds, rate, worker=worker, landings=landings)
-        _await_landed(ground, wanted, (WARM_UP_SECONDS + seconds) * rate)
+        traffic = _publish(ground, wanted, seconds, rate, worker=worker, landings=landings)
+        _await_landed(ground, wanted, 1 + (WARM_UP_SECONDS + seconds) * rate)
     _log.info("published; the source was at most %.0f ms behind its rate", traffic.behind * 1_000)
     commits = [message.timestamp()[1] for message in ground.committed(topics.captured(OWNER, _RESOURCE))]
     found = sorted(ms for view in wanted for ms in _latencies(ground, view, commits, traffic.counted_from))
@@ -141,14 +142,22 @@ def table(figures: Mapping[str, Any]) -> str:
 
 
 def _publish(
-    ground: Ground, seconds: int, rate: int, *, worker: Child, landings: Sequence[Child]
+    ground: Ground,
+    wanted: Sequence[View],
+    seconds: int,
+    rate: int,
+    *,
+    worker: Child,
+    landings: Sequence[Child],
 ) -> _Traffic:
-    """Publish at the rate: first what is not counted, then so many seconds."""
-    source = rows((WARM_UP_SECONDS + seconds) * rate)
+    """Publish one change; when it has landed everywhere, go on at the rate, so many seconds of it counted."""
+    source = rows(1 + (WARM_UP_SECONDS + seconds) * rate)
     warm_up, steps = (round(some / _STEP_SECONDS) for some in (WARM_UP_SECONDS, WARM_UP_SECONDS + seconds))
-    began, behind = time.time(), 0.0
-    meter = _meter(ground, worker, landings)
     with Publisher(OWNER, broker=ground.bus.broker_settings(OWNER), registry=ground.registry) as publisher:
+        publisher.publish(_RESOURCE, [_change(next(source), datetime.now(UTC))])
+        _await_first(ground, wanted, [worker, *landings])
+        meter = _meter(ground, worker, landings)
+        began, behind = time.time(), 0.0
         for step in range(steps):
             if step == warm_up:
                 meter = _meter(ground, worker, landings)
@@ -160,17 +169,32 @@ def _publish(
             # Committed when they were due, also if this process gets to publish them later.
             committed = datetime.fromtimestamp(due, UTC)
             number = round(rate * (step + 1) * _STEP_SECONDS) - round(rate * step * _STEP_SECONDS)
-            changes = [
-                Change(key={"id_number": row["id_number"]}, row=row, changed_at=committed)
-                for row in islice(source, number)
-            ]
+            changes = [_change(row, committed) for row in islice(source, number)]
             published = publisher.publish(_RESOURCE, changes)
             if published.acknowledged != len(changes):
                 raise PeerFailedError("the publisher refused a change")
-            if any(process.exit_code is not None for process in (worker, *landings)):
-                raise PeerFailedError("a process ended while changes were published")
+            _see_them_run([worker, *landings])
         shares = meter.shares()
     return _Traffic(counted_from=(began + WARM_UP_SECONDS) * 1_000, behind=behind, cpu_share=shares)
+
+
+def _change(row: dict[str, Any], committed: datetime) -> Change:
+    return Change(key={"id_number": row["id_number"]}, row=row, changed_at=committed)
+
+
+def _see_them_run(processes: Sequence[Child]) -> None:
+    if any(process.exit_code is not None for process in processes):
+        raise PeerFailedError("a process ended while changes were published")
+
+
+def _await_first(ground: Ground, wanted: Sequence[View], processes: Sequence[Child]) -> None:
+    """Wait until every landing has landed something: what starting them takes is nobody's latency."""
+    until = time.monotonic() + _START_SECONDS
+    while not all(_notes(ground, view).exists() and _notes(ground, view).stat().st_size for view in wanted):
+        _see_them_run(processes)
+        if time.monotonic() > until:
+            raise PeerFailedError("the first change has not landed everywhere")
+        time.sleep(0.1)
 
 
 def _meter(ground: Ground, worker: Child, landings: Sequence[Child]) -> _Meter:

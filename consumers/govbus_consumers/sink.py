@@ -42,6 +42,7 @@ from sqlalchemy import (
     RowMapping,
     Table,
     Text,
+    bindparam,
     delete,
     insert,
     inspect,
@@ -311,6 +312,19 @@ _purges = Table(
     Column("rows_blanked", BigInteger, nullable=False),
     Column("purged_at", DateTime(timezone=True), nullable=False),
 )
+
+_MOVE = (
+    update(_offsets)
+    .where(
+        _offsets.c.grant_id == bindparam("of_grant"),
+        _offsets.c.topic == bindparam("of_topic"),
+        _offsets.c.partition == bindparam("of_partition"),
+        _offsets.c.next_offset == bindparam("seen_offset"),
+        _offsets.c.epoch == bindparam("seen_epoch"),
+    )
+    .values(next_offset=bindparam("to_offset"), landed_at=bindparam("at"))
+)
+"""Built once: for a batch of a few rows, building it costs more than writing them."""
 
 
 class SqlSink:
@@ -626,13 +640,16 @@ class SqlSink:
         """Move the offsets from where the writer last saw them, or raise FencedError."""
         for batch in batches:
             moved = connection.execute(
-                update(_offsets)
-                .where(
-                    *_place(batch.table, batch.partition),
-                    _offsets.c.next_offset == batch.position.next_offset,
-                    _offsets.c.epoch == batch.position.epoch,
-                )
-                .values(next_offset=batch.next_offset, landed_at=batch.landed_at)
+                _MOVE,
+                {
+                    "of_grant": batch.table.grant,
+                    "of_topic": batch.table.topic,
+                    "of_partition": batch.partition,
+                    "seen_offset": batch.position.next_offset,
+                    "seen_epoch": batch.position.epoch,
+                    "to_offset": batch.next_offset,
+                    "at": batch.landed_at,
+                },
             )
             if moved.rowcount != 1:
                 raise FencedError(
