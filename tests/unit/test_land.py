@@ -149,6 +149,32 @@ def test_deliveries_land_and_offsets_come_from_the_store(bench: Bench) -> None:
     assert bench.consumer.starts == [(rows.topic, -2), (rows.topic, 8)]
 
 
+def test_what_comes_right_after_a_batch_is_gathered_for_a_moment_and_what_comes_after_a_pause_is_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, waits = 1_000.0, []
+    consume = bench.consumer.consume
+
+    def noting(count: int, timeout: float) -> list[Consumed]:
+        if count > 1:
+            waits.append(round(timeout, 3))
+        return consume(count, timeout)
+
+    monkeypatch.setattr(bench.consumer, "consume", noting)
+    monkeypatch.setattr(land.time, "monotonic", lambda: now)
+    rows = bench.grant()
+    bench.turn(3)
+    waits.clear()
+
+    for pause, code in ((1.0, "11"), (0.02, "12"), (0.2, "13")):
+        now += pause
+        bench.put(rows, code)
+        bench.landing.turn()
+
+    assert waits == [0.0, 0.03, 0.0]
+    assert bench.codes() == ["11", "12", "13"]
+
+
 def test_what_was_fetched_before_a_rebalance_is_not_taken_for_what_comes_after(bench: Bench) -> None:
     """Records still in the queue when the partition went away would leave a gap behind them."""
     rows = bench.grant()
