@@ -9,8 +9,9 @@ of a delivery is that moment minus the timestamp of the source record that it wa
 made of.
 
 Everything shares this machine, so scheduling delays of the ten landings count
-in full. The first seconds, in which processes warm up, are not counted. In the
-end every delivery must have landed.
+in full. The traffic begins when a first change has landed everywhere, so what it
+takes to start twelve processes is not in it, and its first minute, in which the
+broker warms up, is not counted. In the end every delivery must have landed.
 
 What each kind of process takes of a core is measured while the counted changes
 are published, so that a machine with too little to give can be told from a bus
@@ -51,6 +52,8 @@ RATE = 2_000
 """Changes a second."""
 
 WARM_UP_SECONDS = 60
+"""For so long the broker's JVM compiles what it runs often, which takes half a core of its own."""
+
 _STEP_SECONDS = 0.01
 _RESOURCE = "live"
 _START_SECONDS = 120.0
