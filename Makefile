@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 KERNELS := core/govbus/splice.py core/govbus/compiledview.py \
-	$(addprefix processors/govbus_processors/,keyset.py queueing.py slicework.py)
+	$(addprefix processors/govbus_processors/,bulk.pyx bulk.pxd keyset.py slicework.py)
 
 .PHONY: help setup demo test lint bench chaos wheel clean
 

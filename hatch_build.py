@@ -19,8 +19,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 KERNELS = (
     "core/govbus/splice.py",
     "core/govbus/compiledview.py",
+    "processors/govbus_processors/bulk.pyx",
     "processors/govbus_processors/keyset.py",
-    "processors/govbus_processors/queueing.py",
     "processors/govbus_processors/slicework.py",
 )
 
@@ -38,7 +38,7 @@ def compile_kernels(root: Path) -> bool:
             os.chdir(root / source_root)
             sources = [k.split("/", 1)[1] for k in KERNELS if k.startswith(f"{source_root}/")]
             extensions = [
-                Extension(source.removesuffix(".py").replace("/", "."), [source], extra_compile_args=["-O3"])
+                Extension(source.rsplit(".", 1)[0].replace("/", "."), [source], extra_compile_args=["-O3"])
                 for source in sources
             ]
             modules = cythonize(extensions, language_level=3, build_dir=str(root / "build" / "cython"))

@@ -32,7 +32,7 @@ from govbus.view import view_schema
 from govbus_processors.batch import Batch, Output, Slice
 from govbus_processors.exchange import Exchange
 from govbus_processors.membership import Membership
-from govbus_processors.queueing import put
+from govbus_processors.queueing import Queue
 from govbus_processors.routes import Policy, Route
 
 RECORDS = 20_000
@@ -79,8 +79,8 @@ def parts(*, records: int = RECORDS, rounds: int = ROUNDS) -> dict[str, float]:
     )
     policy = Policy(offset=0, resources={_TOPIC: projected.resource}, routes={_TOPIC: (projected, full)})
 
-    def work(*routes: Route) -> list[list[Output]]:
-        deliveries: list[list[Output]] = []
+    def work(*routes: Route) -> list[Sequence[Output]]:
+        deliveries: list[Sequence[Output]] = []
         for start in range(0, records, _BATCH):
             part = Slice(
                 place=(_TOPIC, 0), start=start, messages=messages[start : start + _BATCH], routes=routes
@@ -155,9 +155,10 @@ def _queue(deliveries: Sequence[Sequence[Output]]) -> float:
             "delivery.report.only.error": True,
         }
     )
+    queue = Queue(producer)
     began = time.perf_counter()
     for records in deliveries:
-        put(producer, "bench.parts", records)
+        queue.put("bench.parts", records)
     taken = time.perf_counter() - began
     producer.purge()
     producer.flush(5.0)

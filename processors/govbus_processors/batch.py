@@ -25,7 +25,7 @@ class Slice:
     """The offset that the slice begins at: where its partition stood before."""
 
     messages: Sequence[Any]
-    """confluent_kafka messages without errors, in order of offset."""
+    """Records, in order of offset (:class:`govbus_processors.polling.Inlet`)."""
 
     routes: tuple[Route, ...]
     refused: tuple[tuple[Route, str], ...] = ()
@@ -90,7 +90,7 @@ class Output(NamedTuple):
 class Outcome:
     """What one batch leads to. Nothing of it is visible to anyone before the commit."""
 
-    deliveries: dict[str, list[Output]] = field(default_factory=dict)
+    deliveries: dict[str, Sequence[Output]] = field(default_factory=dict)
     """By delivery topic."""
 
     dead_letters: list[tuple[str, bytes | None, dict[str, Any]]] = field(default_factory=list)

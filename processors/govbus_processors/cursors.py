@@ -29,7 +29,7 @@ forgets it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -168,7 +168,7 @@ class Cursors:
     def live_slice(
         self,
         place: Place,
-        messages: list[Any],
+        messages: Sequence[Any],
         *,
         policy: Policy,
         now: datetime,

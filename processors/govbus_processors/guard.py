@@ -32,7 +32,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
@@ -144,13 +144,13 @@ class Guard:
             )
         return looked
 
-    def _fault(self, route: Route, outputs: list[Output]) -> str | None:
+    def _fault(self, route: Route, outputs: Sequence[Output]) -> str | None:
         """Name what is wrong with the deliveries of a route; None when nothing is."""
         published = route.first
         if not self._look(route).own_topic:
             return "foreign-topic"
         value_head, key_head = header(published.value_schema_id), header(published.key_schema_id)
-        for key, value, *_ in outputs[:: max(1, len(outputs) // (SAMPLES - 1))] + outputs[-1:]:
+        for key, value, *_ in [*outputs[:: max(1, len(outputs) // (SAMPLES - 1))], outputs[-1]]:
             if key is None or not key.startswith(key_head):
                 return "key-schema-id"
             if value is not None and not value.startswith(value_head):
@@ -179,7 +179,7 @@ class Guard:
         self._known[route.topic] = (version, schema)
         return None
 
-    def _check_record(self, route: Route, outputs: list[Output]) -> str | None:
+    def _check_record(self, route: Route, outputs: Sequence[Output]) -> str | None:
         value = next((value for _, value, *_ in outputs if value is not None), None)
         transforms = {rule.name: rule.transform for rule in route.first.grant.fields}
         shown = self._fields(self._registry.schema(route.first.key_schema_id), outputs[0][0])

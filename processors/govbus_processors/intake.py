@@ -72,10 +72,10 @@ from govbus_processors.keyset import KeySet
 from govbus_processors.loading import Loader
 from govbus_processors.membership import Membership
 from govbus_processors.pace import Pace
+from govbus_processors.polling import open_inlet
 from govbus_processors.progress import StoredCursors, progress_records
 from govbus_processors.quotas import Quotas
 from govbus_processors.reader import STRETCH_RECORDS, STRETCH_SECONDS, Reader
-from govbus_processors.slicework import sorted_out
 from govbus_processors.sweep import Sweep
 from govbus_processors.transaction import STUCK_SECONDS, AtLeastOnce, ExactlyOnce, Guarantee
 
@@ -126,7 +126,7 @@ class RebalancedError(RetriableError):
 class _Read:
     """What one poll gave: a live batch, perhaps already with the agent."""
 
-    messages: dict[Place, list[Any]]
+    messages: dict[Place, Sequence[Any]]
     """By source partition, in order of offset."""
 
     group: Any
@@ -246,6 +246,7 @@ class Intake:
                 self._commit_report(stopping=True)
             finally:
                 self._checkpoints.wait()
+                self._inlet.close()
                 self._consumer.close()
                 self._reader.close()
         except FatalError as error:
@@ -277,6 +278,7 @@ class Intake:
                 fetch_queue_backoff_ms=10,
             )
         )
+        self._inlet = open_inlet(self._consumer, on_assign=self._on_assign, on_revoke=self._on_revoke)
         self._reader = Reader(self._broker)
         self._guarantee: Guarantee = (
             ExactlyOnce(self._broker, f"{topics.EXCHANGE_GROUP}.{self._worker}")
@@ -430,22 +432,18 @@ class Intake:
         more = 2 * sum(map(len, messages.values())) >= limit
         return _Read(messages, self._consumer.consumer_group_metadata(), more)
 
-    def _poll(self, seconds: float, fill: float) -> dict[Place, list[Any]]:
-        first = self._consumer.poll(seconds)
-        if first is None:
-            return {}
-        limit = self._pace.limit - 1
-        rest = self._consumer.consume(limit, timeout=fill) if limit else []
-        good, faults = sorted_out([first, *rest])
+    def _poll(self, seconds: float, fill: float) -> dict[Place, Sequence[Any]]:
+        good, faults = self._inlet.fetch(seconds, fill, self._pace.limit)
         for error in faults:
             if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 problem = broker_error(error)
-                if isinstance(problem, FatalError):
+                # One connection that was refused is not all of them: those that matter say so themselves.
+                if isinstance(problem, FatalError) and error.code() != KafkaError._AUTHENTICATION:
                     raise problem
                 _log.warning("the broker reports a fault", extra={"code": error.name()})
-        return good
+        return dict(good)
 
-    def _read_again(self, dropped: Mapping[Place, list[Any]]) -> None:
+    def _read_again(self, dropped: Mapping[Place, Sequence[Any]]) -> None:
         """Begin again where the partitions stand, if records were read in the same call as a rebalance.
 
         The call goes on after the new assignment and may return its first records. To drop those alone

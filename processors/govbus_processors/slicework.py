@@ -29,6 +29,7 @@ from govbus.errors import (
     ViewError,
 )
 from govbus.splice import MalformedAvroError
+from govbus_processors.queueing import Deliveries
 
 if TYPE_CHECKING:
     from govbus.catalogue import Resource
@@ -47,29 +48,6 @@ _HEADER: cython.Py_ssize_t = HEADER_BYTES
 _LARGEST: cython.Py_ssize_t = LARGEST_RECORD
 
 
-def sorted_out(messages: list[Any]) -> tuple[dict[tuple[str, int], list[Any]], list[Any]]:
-    """Sort what a consumer gave by topic and partition, in its order, and the errors among it apart."""
-    found: dict[tuple[str, int], list[Any]] = {}
-    errors: list[Any] = []
-    run: list[Any] = []
-    topic: object = None
-    partition: cython.longlong = -1
-    number: cython.longlong
-    for message in messages:
-        error = message.error()
-        if error is not None:
-            errors.append(error)
-            continue
-        number = message.partition()
-        name = message.topic()
-        # Partitions come in runs, and looking one up for each record would cost more than all the rest.
-        if number != partition or name != topic:
-            topic, partition = name, number
-            run = found.setdefault((name, number), [])
-        run.append(message)
-    return found, errors
-
-
 @cython.cclass
 class Lane:
     """One route while a slice is worked on: its view, its keys, what it delivers, what it counts."""
@@ -81,13 +59,13 @@ class Lane:
     keys: Any
     """The keys that the subscriber holds, where rows can leave the view while they stay; else None."""
 
-    output: list[Any]
+    output: Any
     delivered: cython.Py_ssize_t
     filtered: cython.Py_ssize_t
     left_view: cython.Py_ssize_t
     rejected: cython.Py_ssize_t
 
-    def __init__(self, route: Route, keys: Any, output: list[Any]) -> None:
+    def __init__(self, route: Route, keys: Any, output: Any) -> None:
         self.route = route
         self.view = None
         self.keys = keys
@@ -137,7 +115,7 @@ class SliceWork:
             Lane(
                 route,
                 exchange.key_set(route, self.partition),
-                outcome.deliveries.setdefault(route.topic, []),
+                outcome.deliveries.setdefault(route.topic, Deliveries()),
             )
             for route in part.routes
         ]
@@ -231,7 +209,7 @@ class SliceWork:
                 shown = view.key(key, self.key_walker)
                 if lane.keys.leave(shown):
                     lane.left_view += 1
-                    lane.output.append((shown, None, self.partition, timestamp))
+                    lane.output.add(shown, None, self.partition, timestamp)
             return None
         shown = view.key(key, self.key_walker)
         projected = view.project(self.walker)
@@ -240,7 +218,7 @@ class SliceWork:
         if lane.keys is not None:
             lane.keys.enter(shown)
         lane.delivered += 1
-        lane.output.append((shown, projected, self.partition, timestamp))
+        lane.output.add(shown, projected, self.partition, timestamp)
         return None
 
     def _gone(self, message: Any, key: bytes) -> bool:
@@ -267,7 +245,7 @@ class SliceWork:
                 continue
             if lane.keys is None or lane.keys.leave(shown):
                 lane.delivered += 1
-                lane.output.append((shown, None, self.partition, timestamp))
+                lane.output.add(shown, None, self.partition, timestamp)
             else:
                 lane.filtered += 1
         return True

@@ -50,7 +50,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from govbus.errors import BrokerUnavailableError, FatalError
 from govbus_processors.faults import broker_error, of_exception
-from govbus_processors.queueing import put
+from govbus_processors.queueing import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,6 +75,9 @@ is then over. A worker need not wait for it: librdkafka may not find a coordinat
 STUCK_SECONDS = _TRANSACTION_MS / 1_000 + _CALL_SECONDS
 """A single call that lasts longer will not end well: nothing of its transaction can be committed any more."""
 
+_LINGER_MS = 5
+"""Where there is no transaction, a batch ends by waiting, and its last records linger for so long."""
+
 _QUEUED_RECORDS = 2_000_000
 _QUEUED_KILOBYTES = 1_048_576
 _LARGEST_DEAD_LETTER = 4_194_304
@@ -84,7 +87,7 @@ def _producer_config(broker: BrokerSettings) -> dict[str, Any]:
     return broker.client(
         enable_idempotence=True,
         compression_type="lz4",
-        # A batch ends with a flush, which waits for no lingering: so this delays nothing, and fills requests.
+        # Committing a transaction waits for no lingering: so this delays nothing, and fills requests.
         linger_ms=20,
         batch_size=1_048_576,
         message_max_bytes=_LARGEST_DEAD_LETTER,
@@ -134,12 +137,14 @@ class ExactlyOnce:
             "transaction.timeout.ms": _TRANSACTION_MS,
         }
         self._producer: Producer | None = None
+        self._queue: Queue | None = None
         self._begun = False
         self.calling_since: float | None = None
 
     def open(self) -> None:
         """Register the transactional id, which fences and aborts whoever had it before."""
         self._producer = Producer(self._config)
+        self._queue = Queue(self._producer)
         self._call(lambda: self._get().init_transactions(_CALL_SECONDS))
 
     def begin(self) -> None:
@@ -149,7 +154,9 @@ class ExactlyOnce:
 
     def put(self, topic: str, records: Iterable[Output]) -> None:
         """Queue records; librdkafka sends them while the next ones are queued."""
-        put(self._get(), topic, records)
+        if self._queue is None:
+            raise FatalError("the transaction producer is not open")
+        self._queue.put(topic, records)
 
     def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:
         """Send the offsets into the transaction and commit it."""
@@ -206,30 +213,38 @@ class AtLeastOnce:
 
         self._consumer = consumer
         self._failed: KafkaError | None = None
-        self._config = _producer_config(broker) | {"on_delivery": self._not_delivered}
+        self._config = _producer_config(broker) | {
+            "on_delivery": self._not_delivered,
+            "linger.ms": _LINGER_MS,
+        }
         self._producer: Producer | None = None
+        self._queue: Queue | None = None
 
     def open(self) -> None:
         """Connect."""
         self._producer = Producer(self._config)
+        self._queue = Queue(self._producer)
 
     def begin(self) -> None:
         """Forget the failures of the batch before."""
         self._failed = None
+        if self._queue is not None:
+            self._queue.forget_failures()
 
     def put(self, topic: str, records: Iterable[Output]) -> None:
         """Queue records for sending."""
-        if self._producer is None:
+        if self._queue is None:
             raise FatalError("the producer is not open")
-        put(self._producer, topic, records)
+        self._queue.put(topic, records)
 
     def commit(self, offsets: Sequence[TopicPartition], group: Any) -> None:  # noqa: ARG002 - same call
         """Wait for every acknowledgement, then commit the offsets."""
-        if self._producer is None:
+        if self._queue is None:
             raise FatalError("the producer is not open")
-        left = self._producer.flush(_CALL_SECONDS)
-        if self._failed is not None:
-            raise broker_error(self._failed)
+        left = self._queue.flush(_CALL_SECONDS)
+        failed = self._failed or self._queue.failure
+        if failed is not None:
+            raise broker_error(failed)
         if left:
             raise BrokerUnavailableError("the broker does not acknowledge")
         if offsets:

@@ -137,8 +137,8 @@ def _edit_deliveries(edit: Callable[[list[Any]], list[Any]]) -> None:
     def make(honest: Any) -> Any:
         def process(self: Any, batch: Any) -> Any:
             outcome = honest(self, batch)
-            for outputs in outcome.deliveries.values():
-                outputs[:] = edit(outputs)
+            for topic, outputs in outcome.deliveries.items():
+                outcome.deliveries[topic] = edit(outputs)
             return outcome
 
         return process

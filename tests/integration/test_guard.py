@@ -20,7 +20,7 @@ def process(self, batch):
     outcome = honest(self, batch)
     for topic, outputs in outcome.deliveries.items():
         if topic.endswith("-tax"):
-            outputs[:] = [Output(k, v and v + b"SECRET", p, at) for k, v, p, at in outputs]
+            outcome.deliveries[topic] = [Output(k, v and v + b"SECRET", p, at) for k, v, p, at in outputs]
     return outcome
 
 Exchange.process = process

@@ -46,8 +46,8 @@ class CopiesTooMuch(Careless):
 
     def slip(self, outcome: Outcome, value: bytes) -> None:
         text = value.find(b"33")  # behind it stands the text of the zone
-        for outputs in outcome.deliveries.values():
-            outputs[:] = [
+        for topic, outputs in outcome.deliveries.items():
+            outcome.deliveries[topic] = [
                 Output(key, shown and shown + value[text + 4 : text + 18], partition, at)
                 for key, shown, partition, at in outputs
             ]
@@ -58,8 +58,8 @@ class TellsOneBit(Careless):
 
     def slip(self, outcome: Outcome, value: bytes) -> None:
         odd = sum(value[5:]) % 2
-        for outputs in outcome.deliveries.values():
-            outputs[:] = [
+        for topic, outputs in outcome.deliveries.items():
+            outcome.deliveries[topic] = [
                 Output(key, shown and shown + b"\0" * odd, partition, at)
                 for key, shown, partition, at in outputs
             ]
@@ -69,8 +69,10 @@ class PutsItInTheKey(Careless):
     """Delivers under a key that holds a value."""
 
     def slip(self, outcome: Outcome, value: bytes) -> None:
-        for outputs in outcome.deliveries.values():
-            outputs[:] = [Output(key + value[5:], shown, p, at) for key, shown, p, at in outputs]
+        for topic, outputs in outcome.deliveries.items():
+            outcome.deliveries[topic] = [
+                Output(key + value[5:], shown, p, at) for key, shown, p, at in outputs
+            ]
 
 
 class QuotesInTheCause(Careless):

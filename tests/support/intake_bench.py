@@ -17,8 +17,8 @@ from govbus_processors.exchange import Exchange, SchemaBook
 from govbus_processors.intake import Intake, _Read
 from govbus_processors.keyset import KeySet
 from govbus_processors.membership import Membership
+from govbus_processors.polling import sorted_out
 from govbus_processors.routes import Policy
-from govbus_processors.slicework import sorted_out
 from support.policies import NOON
 
 BUS_SCHEMAS = {

@@ -23,6 +23,7 @@ from govbus_processors.checkpoint import Checkpoints
 from govbus_processors.exchange import Exchange, SchemaBook
 from govbus_processors.intake import Intake
 from govbus_processors.membership import Membership
+from govbus_processors.polling import Objects
 from govbus_processors.reader import Stretch
 from govbus_processors.routes import Policy
 from support.policies import KEY, NOON, VALUE, Record
@@ -289,6 +290,7 @@ class HandDriven:
         self.consumer = _Consumer(bus)
         self.transactions = _Transactions(bus)
         self.intake._consumer = self.consumer  # type: ignore[assignment]
+        self.intake._inlet = Objects(self.consumer)  # type: ignore[arg-type]
         self.intake._reader = _Reader(bus)  # type: ignore[assignment]
         self.intake._guarantee = self.transactions
         self.intake._schemas = dict(_BUS_SCHEMAS)

@@ -209,8 +209,11 @@ class AddsAField(Exchange):
 
     def process(self, batch: Batch) -> Outcome:
         outcome = super().process(batch)
-        outputs = outcome.deliveries.get(TOPIC, [])
-        outputs[:] = [Output(k, v and b"\0\0\0\0\x64" + v[5:] + b"\0\x0e", p, at) for k, v, p, at in outputs]
+        if TOPIC in outcome.deliveries:
+            outcome.deliveries[TOPIC] = [
+                Output(k, v and b"\0\0\0\0\x64" + v[5:] + b"\0\x0e", p, at)
+                for k, v, p, at in outcome.deliveries[TOPIC]
+            ]
         return outcome
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from govbus.codec import Registry
 from govbus.settings import BrokerSettings, ExchangeSettings
@@ -20,6 +20,7 @@ from govbus_processors.cursors import Cursor
 from govbus_processors.directory import Directory
 from govbus_processors.intake import Intake
 from govbus_processors.membership import Membership
+from govbus_processors.polling import Objects
 from govbus_processors.reader import Reader
 from govbus_processors.transaction import Guarantee
 from support.policies import SOURCE, Record, a_grant, a_policy, firm, published
@@ -172,6 +173,7 @@ def an_intake(
     monkeypatch.setattr(intake, "_report_if_due", lambda: None)
     monkeypatch.setattr(intake, "_look_for_ends", lambda: None)
     intake._consumer = consumer
+    intake._inlet = Objects(cast("Consumer", consumer))
     intake._reader = cast("Reader", None)
     intake._guarantee = cast("Guarantee", _WillingGuarantee())
     intake._known_since = 0.0
