@@ -40,4 +40,4 @@ cdef class Records(Pack):
 
 
 cdef class Outputs(Pack):
-    pass
+    cpdef int add(self, object key, object value, int partition, int64_t timestamp) except -1

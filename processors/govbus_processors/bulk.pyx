@@ -378,7 +378,7 @@ cdef class Outputs(Pack):
             packed.add(key, value, partition, timestamp)
         return packed
 
-    def add(self, key, value, int partition, int64_t timestamp):
+    cpdef int add(self, object key, object value, int partition, int64_t timestamp) except -1:
         """Append a delivery.
 
         Args:
@@ -387,7 +387,7 @@ cdef class Outputs(Pack):
             partition: to write it to.
             timestamp: milliseconds; 0 for the time of writing.
         """
-        self.append(key, value, partition, timestamp)
+        return self.append(key, value, partition, timestamp)
 
     def __getitem__(self, index):
         if isinstance(index, slice):

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 if cython.compiled:
     from cython.cimports.cpython.bytes import PyBytes_AS_STRING
+    from cython.cimports.govbus_processors.bulk import Outputs, Records
     from cython.cimports.libc.string import memcmp
 
 LARGEST_RECORD = 1_000_000
@@ -59,7 +60,7 @@ class Lane:
     keys: Any
     """The keys that the subscriber holds, where rows can leave the view while they stay; else None."""
 
-    output: Any
+    output: Outputs
     delivered: cython.Py_ssize_t
     filtered: cython.Py_ssize_t
     left_view: cython.Py_ssize_t
@@ -94,6 +95,7 @@ class SliceWork:
     topic: str
     partition: cython.int
     lanes: list[Lane]
+    timestamp: cython.longlong
     key_head: bytes
     key_walker: Any
     head: bytes
@@ -124,16 +126,36 @@ class SliceWork:
         self.walker = None
         self.key_field = -1
         self.key_fields = ()
+        self.timestamp = 0
 
     def run(self) -> int:
         """Exchange the records in order, and return how many were: fewer if one has to wait for a schema."""
         done: cython.Py_ssize_t = 0
+        count: cython.Py_ssize_t
+        messages = self.part.messages
         self.key_walker = self.exchange.key_walker(self.resource)
         if self.key_walker is None:
             self._wait()
             return 0
-        for message in self.part.messages:
-            if not self._one(message):
+        packed: cython.bint = False
+        if cython.compiled:
+            packed = isinstance(messages, Records)
+        if packed:
+            records: Records = messages
+            count = records.count
+        else:
+            count = len(messages)
+        while done < count:
+            if packed:
+                key = records.key_of(done)
+                value = records.value_of(done)
+                self.timestamp = records.entries[done].timestamp
+            else:
+                message = messages[done]
+                key = message.key()
+                value = message.value()
+                self.timestamp = message.timestamp()[1]
+            if not self._one(done, key, value):
                 self._wait()
                 break
             done += 1
@@ -144,33 +166,30 @@ class SliceWork:
         return [lane.counts() for lane in self.lanes]
 
     @cython.cfunc
-    def _one(self, message: Any) -> object:
+    def _one(self, index: cython.Py_ssize_t, key: Any, value: Any) -> object:
         """Exchange one record; False if it has to wait for a schema, and nothing was done with it."""
-        key = message.key()
-        value = message.value()
         lane: Lane
         try:
             if key is None or not _begins(key, self.key_head):
                 raise ContractViolationError("the key is not under the resource's key schema")
             if value is None:
-                return self._gone(message, key)
+                return self._gone(index, key)
             if not _begins(value, self.head) and not self._turn_to(value[:HEADER_BYTES]):
                 return False
             self.walker.walk(value, _HEADER)
             self._check_key(key)
         except MalformedAvroError as error:
-            self._dead_letter(message, UndecodableRecordError(str(error)), None)
+            self._dead_letter(index, UndecodableRecordError(str(error)), None)
             return True
         except RejectedRecordError as error:
-            self._dead_letter(message, error, None)
+            self._dead_letter(index, error, None)
             return True
-        timestamp = message.timestamp()[1]
         for lane in self.lanes:
             try:
-                self._deliver(lane, key, timestamp)
+                self._deliver(lane, key)
             except RejectedRecordError as error:
                 lane.rejected += 1
-                self._dead_letter(message, error, lane.route.label)
+                self._dead_letter(index, error, lane.route.label)
         return True
 
     @cython.cfunc
@@ -199,7 +218,7 @@ class SliceWork:
         return True
 
     @cython.cfunc
-    def _deliver(self, lane: Lane, key: bytes, timestamp: Any) -> object:
+    def _deliver(self, lane: Lane, key: bytes) -> object:
         view = lane.view
         if view is None:
             raise ViewError("the view cannot be made for this writer schema")
@@ -209,7 +228,7 @@ class SliceWork:
                 shown = view.key(key, self.key_walker)
                 if lane.keys.leave(shown):
                     lane.left_view += 1
-                    lane.output.add(shown, None, self.partition, timestamp)
+                    lane.output.add(shown, None, self.partition, self.timestamp)
             return None
         shown = view.key(key, self.key_walker)
         projected = view.project(self.walker)
@@ -218,10 +237,10 @@ class SliceWork:
         if lane.keys is not None:
             lane.keys.enter(shown)
         lane.delivered += 1
-        lane.output.add(shown, projected, self.partition, timestamp)
+        lane.output.add(shown, projected, self.partition, self.timestamp)
         return None
 
-    def _gone(self, message: Any, key: bytes) -> bool:
+    def _gone(self, index: int, key: bytes) -> bool:
         """The row is gone: tell exactly those who hold it."""
         if self.resource.kind is ResourceKind.EVENT:
             raise ContractViolationError("an event has a value")
@@ -233,7 +252,6 @@ class SliceWork:
             if not there:
                 return False
             views.append(view)
-        timestamp = message.timestamp()[1]
         for lane, view in zip(self.lanes, views, strict=True):
             try:
                 if view is None:
@@ -241,11 +259,11 @@ class SliceWork:
                 shown = view.key(key, self.key_walker)
             except RejectedRecordError as error:
                 lane.rejected += 1
-                self._dead_letter(message, error, lane.route.label)
+                self._dead_letter(index, error, lane.route.label)
                 continue
             if lane.keys is None or lane.keys.leave(shown):
                 lane.delivered += 1
-                lane.output.add(shown, None, self.partition, timestamp)
+                lane.output.add(shown, None, self.partition, self.timestamp)
             else:
                 lane.filtered += 1
         return True
@@ -253,9 +271,10 @@ class SliceWork:
     def _wait(self) -> None:
         self.outcome.waiting[self.part.place] = "schema-not-there"
 
-    def _dead_letter(self, message: Any, error: RejectedRecordError, grant: str | None) -> None:
+    def _dead_letter(self, index: int, error: RejectedRecordError, grant: str | None) -> None:
         if grant is None and not self.part.live:
             return  # it was dead-lettered when it was live
+        message = self.part.messages[index]
         self.outcome.dead_letters.append(
             (
                 topics.dead_letter(self.resource.owner, self.resource.name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from govbus_processors.batch import Batch, Outcome, Slice
 from govbus_processors.exchange import Exchange, SchemaBook
 from govbus_processors.keyset import KeySet
 from govbus_processors.membership import Membership
+from govbus_processors.queueing import bulk
 from govbus_processors.routes import Policy
 from support.policies import (
     CONTRACT,
@@ -52,8 +54,24 @@ class AbsentRegistry:
         raise RegistryUnavailableError("away")
 
 
+@pytest.fixture(
+    autouse=True,
+    params=[
+        "objects",
+        pytest.param(
+            "packed", marks=pytest.mark.skipif(bulk is None, reason="installed without a C compiler")
+        ),
+    ],
+)
+def _records_in_both_forms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exchange is given records as the client's objects, or packed."""
+    monkeypatch.setattr(Bench, "packed", request.param == "packed")
+
+
 class Bench:
     """An exchange with its surroundings, driven by hand."""
+
+    packed = False
 
     def __init__(self, policy: Policy, *, registry: Any = None, wait_seconds: float = 0.0) -> None:
         self.policy = policy
@@ -67,13 +85,21 @@ class Bench:
 
     def run(self, *records: Any, live: bool = True) -> Outcome:
         routes = self.policy.routes.get(SOURCE, ())
-        part = Slice(place=(SOURCE, 0), start=0, messages=records, routes=routes, live=live)
+        messages = as_packed(records) if self.packed else records
+        part = Slice(place=(SOURCE, 0), start=0, messages=messages, routes=routes, live=live)
         outcome = self.exchange.process(Batch(policy=self.policy, now=NOON, slices=[part]))
         while outcome.waiting and self.schemas.fetch():
             self.exchange.rollback()
             outcome = self.exchange.process(Batch(policy=self.policy, now=NOON, slices=[part]))
         self.membership.commit()
         return outcome
+
+
+def as_packed(records: Sequence[Any]) -> Sequence[Any]:
+    packed = bulk.Records(SOURCE, 0)
+    for record in records:
+        packed.add(record.key(), record.value(), record.offset(), record.timestamp()[1])
+    return packed
 
 
 def shown(bench: Bench, outcome: Outcome, topic: str = TOPIC) -> list[tuple[dict, dict | None]]:
