@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-KERNELS := core/govbus/splice.py core/govbus/compiledview.py \
+KERNELS := $(addprefix core/govbus/,splice.py splice.pxd compiledview.py compiledview.pxd) \
 	$(addprefix processors/govbus_processors/,bulk.pyx bulk.pxd keyset.py slicework.py)
 
 .PHONY: help setup demo test lint bench chaos wheel clean
@@ -40,4 +40,4 @@ wheel: setup  ## Build the wheel
 	$(BIN)/python -m build --wheel --outdir dist .
 
 clean:  ## Remove the environment and everything that was built; data in .govbus stays
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache core/govbus/*.so
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache core/govbus/*.so processors/govbus_processors/*.so

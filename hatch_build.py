@@ -23,6 +23,7 @@ KERNELS = (
     "processors/govbus_processors/keyset.py",
     "processors/govbus_processors/slicework.py",
 )
+SOURCE_ROOTS = tuple(sorted({kernel.split("/")[0] for kernel in KERNELS}))
 
 
 def compile_kernels(root: Path) -> bool:
@@ -32,21 +33,25 @@ def compile_kernels(root: Path) -> bool:
     from setuptools.command.build_ext import build_ext
 
     previous = Path.cwd()
+    _remove_others(root)
     try:
-        # Each source root is compiled by itself, so that modules get the names that they are imported by.
-        for source_root in sorted({kernel.split("/")[0] for kernel in KERNELS}):
-            os.chdir(root / source_root)
-            sources = [k.split("/", 1)[1] for k in KERNELS if k.startswith(f"{source_root}/")]
-            extensions = [
-                Extension(source.rsplit(".", 1)[0].replace("/", "."), [source], extra_compile_args=["-O3"])
-                for source in sources
-            ]
-            modules = cythonize(extensions, language_level=3, build_dir=str(root / "build" / "cython"))
-            command = build_ext(Distribution({"ext_modules": modules}))
-            command.inplace = True
-            command.build_temp = str(root / "build" / "temp")
-            command.ensure_finalized()
-            command.run()
+        os.chdir(root)
+        extensions = [
+            Extension(".".join(Path(kernel).with_suffix("").parts[1:]), [kernel], extra_compile_args=["-O3"])
+            for kernel in KERNELS
+        ]
+        modules = cythonize(
+            extensions,
+            language_level=3,
+            build_dir=str(root / "build" / "cython"),
+            include_path=[*SOURCE_ROOTS],
+        )
+        packages = {Path(kernel).parts[1]: str(Path(kernel).parent) for kernel in KERNELS}
+        command = build_ext(Distribution({"ext_modules": modules, "package_dir": packages}))
+        command.inplace = True
+        command.build_temp = str(root / "build" / "temp")
+        command.ensure_finalized()
+        command.run()
     except Exception as error:  # whatever the tool chain raises, the interpreted kernels still work
         if os.environ.get("GOVBUS_REQUIRE_COMPILED") == "1":
             raise
@@ -55,6 +60,16 @@ def compile_kernels(root: Path) -> bool:
     finally:
         os.chdir(previous)
     return True
+
+
+def _remove_others(root: Path) -> None:
+    """What was a kernel in an earlier version and is none now would be imported before its source."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    built = {(root / kernel).with_suffix(suffix) for kernel in KERNELS}
+    for folder in {kernel.parent for kernel in built}:
+        for found in folder.glob(f"*{suffix}"):
+            if found not in built:
+                found.unlink()
 
 
 class CompileKernels(BuildHookInterface):  # type: ignore[type-arg]

@@ -11,7 +11,6 @@ fault itself may name, and then nothing of the record may pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import cython
 
@@ -34,20 +33,14 @@ class KeyView:
             when the source's key is delivered as it is.
     """
 
-    _source_header: bytes
-    _shown_header: bytes
-    _make_splicer: Any
-    _splicer: Any
-    _walker: Any
-
     def __init__(
         self, source_header: bytes, shown_header: bytes, splicer: Callable[[Walker], Splicer] | None
     ) -> None:
         self._source_header = source_header
         self._shown_header = shown_header
         self._make_splicer = splicer
-        self._splicer = None
-        self._walker = None
+        self._splicer: Splicer | None = None
+        self._walker: Walker | None = None
 
     def show(self, source_key: bytes, walker: Walker | None) -> bytes:
         """Return the delivered key; see :meth:`CompiledView.key`."""
@@ -70,6 +63,7 @@ class KeyView:
 
     def _pseudonymised(self, walker: Walker) -> bytes:
         try:
+            assert self._splicer is not None  # noqa: S101 - made by show for this walker
             shown: bytes = self._splicer.assemble(walker, self._shown_header)
             return shown
         except ViewError:
@@ -85,13 +79,6 @@ class CompiledView:
 
     Made by :func:`govbus.view.compile_view`. Used by one thread at a time.
     """
-
-    _splicer: Any
-    _value_header: bytes
-    _matcher: Any
-    _looked_at: tuple[int, ...]
-    _only: cython.Py_ssize_t
-    _key: Any
 
     def __init__(
         self,

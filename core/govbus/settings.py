@@ -125,8 +125,9 @@ class ExchangeSettings(BaseSettings):
     batch_records: int = Field(default=30_000, ge=1, le=100_000)
     """At most so many records in one transaction; fewer where they take longer than a quarter of a second."""
 
-    batch_wait_seconds: float = Field(default=0.005, ge=0.0, le=1.0)
-    """How long a batch may wait to fill once its first record is there."""
+    batch_wait_seconds: float = Field(default=0.05, ge=0.0, le=1.0)
+    """What comes within so long of a batch is one batch at the end of it: under steady traffic there are at
+    most twenty a second, and a record that comes after a pause waits for nothing."""
 
     schema_wait_seconds: float = Field(default=5.0, ge=0.0)
     """How long a record under a schema id that the registry does not know is waited for."""

@@ -211,23 +211,6 @@ class Walker:
         SchemaError: the schema is not an Avro record schema.
     """
 
-    _names: tuple[str, ...]
-    _schema: dict[str, Any]
-    _fingerprint: str
-    _objects: list[Any]
-    _fast: list[bool]
-    _parsed: dict[int, Any]
-    _keep: tuple[bytes, bytearray]
-    _data: bytes
-    _walked: cython.bint
-    _width: cython.Py_ssize_t
-    _program: cython.p_int
-    _bounds: cython.p_Py_ssize_t
-    _p: cython.p_const_uchar
-    _end: cython.Py_ssize_t
-    _number: cython.longlong
-    _free: cython.longlong
-
     def __init__(self, schema: Mapping[str, Any]) -> None:
         program = _Program(schema)
         self._schema = dict(schema)
@@ -236,7 +219,7 @@ class Walker:
         self._objects = program.objects
         self._width = len(self._names)
         self._fast = [program.decodable(program.code[2 + i]) for i in range(len(self._names))]
-        self._parsed = {}
+        self._parsed: dict[int, Any] = {}
         self._data = b""
         self._walked = False
         if cython.compiled:
@@ -737,20 +720,12 @@ class Splicer:
         plan: what stands in the output, in its order.
     """
 
-    _fingerprint: str
-    _walker: Walker
-    _encoders: list[Any]
-    _chunks: list[Any]
-    _keep: bytes
-    _steps: cython.p_int
-    _count: cython.Py_ssize_t
-
     def __init__(self, walker: Walker, plan: Sequence[Piece]) -> None:
         steps: list[int] = []
         self._walker = walker
         self._fingerprint = walker.fingerprint
-        self._encoders = []
-        self._chunks = []
+        self._encoders: list[Any] = []
+        self._chunks: list[Any] = []
         width = len(walker.names)
         for piece in plan:
             if not isinstance(piece, Constant) and not 0 <= piece.field < width:

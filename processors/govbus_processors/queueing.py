@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Producer
 
+PACKED: bool = bulk is not None
+"""Whether records may come, and deliveries go, packed (:mod:`govbus_processors.bulk`)."""
+
 ROOM_SECONDS = 8.0
 """How long a full queue is waited for."""
 
@@ -33,7 +36,7 @@ class Listed(list[Output]):
         self.append(Output(key, value, partition, timestamp))
 
 
-Deliveries = Listed if bulk is None else bulk.Outputs
+Deliveries = bulk.Outputs if PACKED else Listed
 """What the exchange collects the deliveries to a topic in."""
 
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 if cython.compiled:
     from cython.cimports.cpython.bytes import PyBytes_AS_STRING
+    from cython.cimports.govbus.compiledview import CompiledView
+    from cython.cimports.govbus.splice import Walker
     from cython.cimports.govbus_processors.bulk import Outputs, Records
     from cython.cimports.libc.string import memcmp
 
@@ -54,7 +56,7 @@ class Lane:
     """One route while a slice is worked on: its view, its keys, what it delivers, what it counts."""
 
     route: Any
-    view: Any
+    view: CompiledView
     """For the writer schema of the record at hand; None where it cannot be made for that."""
 
     keys: Any
@@ -97,9 +99,9 @@ class SliceWork:
     lanes: list[Lane]
     timestamp: cython.longlong
     key_head: bytes
-    key_walker: Any
+    key_walker: Walker
     head: bytes
-    walker: Any
+    walker: Walker
     key_field: cython.Py_ssize_t
     key_fields: tuple[int, ...]
 
@@ -219,7 +221,7 @@ class SliceWork:
 
     @cython.cfunc
     def _deliver(self, lane: Lane, key: bytes) -> object:
-        view = lane.view
+        view: CompiledView = lane.view
         if view is None:
             raise ViewError("the view cannot be made for this writer schema")
         if not view.matches(self.walker):
