@@ -11,11 +11,11 @@ One turn of its loop:
 2. hold back partitions whose key sets are not loaded, and everything while the policy
    is not fresh;
 3. form slices, let the agent work them out under one policy, and have the guard look at the result;
-4. commit: deliveries, dead letters, decisions, cursors, the report of the policy
-   offset that was applied, and the source offsets, in one transaction, if the lease
-   still holds at that moment;
+4. commit: deliveries, dead letters, decisions, cursors, the source offsets, and the
+   report of the policy offset that was applied where it is due, in one transaction,
+   if the lease still holds at that moment;
 5. load a piece of a key set, or bring one route a stretch further to the present;
-6. report, when there was nothing to commit.
+6. report, where that is due and went with no batch.
 
 In the steady state, in which a batch changes nothing but positions and key sets, the
 next turn's 1 to 3 begin inside 4: what was put into the transaction is on its way, so
@@ -193,6 +193,9 @@ class Intake:
         self._ahead: _Read | None = None
         """The batch after the one that is being committed."""
 
+        self._read_at = 0.0
+        """When a batch was read last (monotonic seconds)."""
+
         self._pace = Pace(settings.batch_records)
         self._behind_seen: _Behind | None = None
         self._stored = StoredCursors(registry)
@@ -338,7 +341,7 @@ class Intake:
         epoch = self._epoch
         read, self._ahead = self._ahead, None
         if read is None:
-            read = self._read(0.0 if busy else _POLL_SECONDS, fill=self._settings.batch_wait_seconds)
+            read = self._read(0.0 if busy else _POLL_SECONDS, fill=0.0 if busy else self._fill_seconds())
         if read is not None:
             self._live(read, look_ahead=read.more and not busy)
         self._release()
@@ -419,6 +422,10 @@ class Intake:
             else:
                 self._consumer.unsubscribe()
 
+    def _fill_seconds(self) -> float:
+        """For how long a batch may fill: until so long after the one before, and after a pause not at all."""
+        return max(0.0, self._read_at + self._settings.batch_wait_seconds - time.monotonic())
+
     def _read(self, seconds: float, *, fill: float) -> _Read | None:
         """Read a batch: wait so long for its first record, and then so long for it to fill."""
         epoch = self._epoch
@@ -429,6 +436,7 @@ class Intake:
             return None
         if not messages:
             return None
+        self._read_at = time.monotonic()
         more = 2 * sum(map(len, messages.values())) >= limit
         return _Read(messages, self._consumer.consumer_group_metadata(), more)
 
@@ -720,7 +728,10 @@ class Intake:
                 now=self._clock.now(),
             )
             guarantee.put(topics.PROGRESS, stored)
-        self._put_report(policy.offset, stopping=False)
+        # With the first output under a policy, and else now and then: each is read by every worker.
+        report = self._report_due(policy.offset)
+        if report:
+            self._put_report(policy.offset, stopping=False)
         if meanwhile is not None:
             meanwhile()
         if not self._fresh():
@@ -731,7 +742,8 @@ class Intake:
             if offset is not None:
                 offsets.append(TopicPartition(*place, offset, self._cursors.recency.note(place)))
         guarantee.commit(offsets, group)
-        self._reported(policy.offset)
+        if report:
+            self._reported(policy.offset)
         observe.transactions.labels("committed").inc()
 
     def _dead_letter(self, topic: str, record: dict[str, Any]) -> bytes:
@@ -1063,14 +1075,16 @@ class Intake:
     # ---- reports ----
 
     def _report_if_due(self) -> None:
-        offset = self._directory.policy.offset
-        if offset != self._reported_offset or time.monotonic() - self._reported_at >= _REPORT_EVERY:
+        if self._report_due(self._directory.policy.offset):
             try:
                 self._commit_report(stopping=False)
             except RetriableError as error:
                 _log.warning("report not sent", extra={"code": error.code})
                 self._guarantee.abort()
                 self._stop.wait(_AGAIN_AFTER)
+
+    def _report_due(self, offset: int) -> bool:
+        return offset != self._reported_offset or time.monotonic() - self._reported_at >= _REPORT_EVERY
 
     def _commit_report(self, *, stopping: bool) -> None:
         offset = self._directory.policy.offset

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -17,6 +18,7 @@ from govbus.catalogue import ResourceKind
 from govbus.codec import unframe
 from govbus.grant import GrantState
 from govbus_processors.batch import Batch
+from govbus_processors.polling import Objects
 from govbus_processors.routes import Policy
 from support.intakes import HandDriven, Hours, MemoryBus, Policies, decisions
 from support.policies import (
@@ -85,14 +87,59 @@ def test_a_worker_reports_the_policy_that_it_has_applied_and_no_later_one(tmp_pa
         bus.put(PLACES[number % 3], firm(number, f"{number}", staff=number))
         worker.turn()
 
-    told = [
-        ({d["version"] for d in decisions(transaction, bus)}, bus.read(transaction[topics.WORKERS][-1].value))
-        for transaction in bus.transactions
-        if transaction.get(topics.DECISIONS)
-    ]
+    reported, told = -1, []
+    for transaction in bus.transactions:
+        applied = {d["version"] for d in decisions(transaction, bus)}
+        assert all(version >= reported for version in applied)
+        for record in transaction.get(topics.WORKERS, []):
+            reported = bus.read(record.value)["grants_offset"]
+        if applied:
+            told.append((applied, {reported}))
 
     assert len(told) > 10
-    assert [applied for applied, report in told if applied != {report["grants_offset"]}] == []
+    assert [applied for applied, latest in told if applied != latest] == []
+
+
+def test_a_report_goes_with_the_first_output_under_a_policy_and_then_only_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every worker reads every report: one in each transaction was a quarter of what a busy one did."""
+    now = 1_000.0
+    monkeypatch.setattr("govbus_processors.intake.time.monotonic", lambda: now)
+    bus = MemoryBus()
+    worker = HandDriven(bus, Policies(*versions(1, amended_every=10_000)), tmp_path).assign(ONE)
+    for number in range(30):
+        now += 0.1
+        bus.put(ONE, firm(number, f"{number}", staff=number))
+        worker.turn()
+
+    assert sum(topics.DECISIONS in transaction for transaction in bus.transactions) > 25
+    assert 5 <= sum(topics.WORKERS in transaction for transaction in bus.transactions) <= 8
+
+
+def test_what_comes_right_after_a_batch_waits_for_more_and_what_comes_after_a_pause_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("govbus_processors.intake.time.monotonic", lambda: now)
+    bus = MemoryBus()
+    worker = HandDriven(bus, Policies(*versions(1, amended_every=10_000)), tmp_path).assign(ONE)
+    inlet = worker.intake._inlet
+    fills: list[float] = []
+
+    class Noting(Objects):
+        def fetch(self, wait: float, fill: float, limit: int) -> Any:
+            fills.append(round(fill, 3))
+            return inlet.fetch(wait, fill, limit)
+
+    worker.turn(3)
+    worker.intake._inlet = Noting(worker.consumer)  # type: ignore[arg-type]
+    for number, pause in enumerate((1.0, 0.02, 0.2)):
+        now += pause
+        bus.put(ONE, firm(number, f"{number}", staff=number))
+        worker.turn()
+
+    assert fills == [0.0, 0.03, 0.0]
 
 
 def test_what_is_read_in_the_same_call_as_an_assignment_is_not_lost(tmp_path: Path) -> None:
