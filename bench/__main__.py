@@ -131,7 +131,7 @@ def _revoke(_wanted: argparse.Namespace) -> _Answer:
 def _growth(wanted: argparse.Namespace) -> _Answer:
     with ground() as here:
         figures = growth.growth(here, scale=wanted.scale)
-    lines = [["of", "times", "number", "records/s", "peak MB"]]
+    lines = [["of", "times", "number", "records/s", "second half", "peak MB"]]
     for what, found in figures.items():
         for times, point in found.items():
             lines.append(
@@ -140,6 +140,7 @@ def _growth(wanted: argparse.Namespace) -> _Answer:
                     times,
                     f"{point['number']:,}",
                     f"{point['records_per_s']:,.0f}",
+                    f"{point['steady_records_per_s']:,.0f}",
                     f"{point['peak_mb']:.0f}",
                 ]
             )

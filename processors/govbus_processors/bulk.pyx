@@ -2,7 +2,7 @@
 """Records from and to librdkafka by the batch, without a Python object for each.
 
 confluent-kafka makes an object of every record that it reads and parses the
-arguments of a call for every record that it writes: four fifths of what a
+arguments of a call for every record that it writes: most of what a
 worker's thread did. Its clients are used here too, for everything that happens
 once for a batch. What happens once for a record is done with the C library
 underneath, by functions of its public interface: take an event from the
@@ -201,9 +201,7 @@ def usable(client):
     cdef bint consumer = type(client) is Consumer
     if rk == NULL or client_kind(rk) != (KIND_CONSUMER if consumer else KIND_PRODUCER):
         return False
-    kind = "consumer" if consumer else "producer"
-    name = (<bytes> client_name(rk)).decode()
-    return f"#{kind}-" in name
+    return (b"#consumer-" if consumer else b"#producer-") in <bytes> client_name(rk)
 
 
 cdef void* _handle(object client):
