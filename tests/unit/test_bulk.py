@@ -5,7 +5,9 @@ What is done with a broker is in tests/integration/test_bulk_broker.py.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer
@@ -79,6 +81,14 @@ def test_clients_whose_handle_is_not_known_for_certain_are_not_touched(
     for version in ("1.9.2", "2.11.1", "2.17.0", "3.0.0"):
         monkeypatch.setattr("confluent_kafka.version", lambda version=version: version)
         assert not bulk.usable(producer)
+
+
+def test_no_version_is_installed_whose_handle_is_not_known() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    (wanted,) = [one for one in project["project"]["dependencies"] if one.startswith("confluent-kafka")]
+    (major, first), (_, last) = bulk.KNOWN
+
+    assert wanted.endswith(f">={major}.{first},<{major}.{last + 1}")
 
 
 def test_the_two_kinds_of_clients_are_told_apart() -> None:
