@@ -236,9 +236,10 @@ cdef class Pack:
                 return NULL
             self.entries = <Entry*> larger
             self.places = wanted
-        if self.used + size > self.room:
+        # One byte more than is needed: what is empty has to be somewhere, or it would be taken for nothing.
+        if self.used + size >= self.room:
             wanted = self.room * 2 if self.room else 32_768
-            while wanted < self.used + size:
+            while wanted <= self.used + size:
                 wanted *= 2
             larger = realloc(self.data, wanted)
             if larger == NULL:

@@ -136,6 +136,17 @@ def test_what_is_written_is_read_and_both_ways_of_reading_see_the_same(
     ]
 
 
+def test_what_is_empty_stays_empty_and_is_not_nothing_also_alone(
+    bus: RunningBus, topic: str, reading: Callable[..., Reading]
+) -> None:
+    write(bus, topic, [Output(b"", b"", 0, 1)])
+    one = reading(unique_name())
+
+    eventually(lambda: one.fetch() == 0 and one.outputs(), what="the record")
+
+    assert one.outputs() == [(0, 0, b"", b"", 1)]
+
+
 def test_a_limit_is_kept_and_what_is_left_comes_next(
     bus: RunningBus, topic: str, reading: Callable[..., Reading]
 ) -> None:
