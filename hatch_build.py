@@ -23,7 +23,6 @@ KERNELS = (
     "processors/govbus_processors/keyset.py",
     "processors/govbus_processors/slicework.py",
 )
-SOURCE_ROOTS = tuple(sorted({kernel.split("/")[0] for kernel in KERNELS}))
 
 
 def compile_kernels(root: Path) -> bool:
@@ -44,7 +43,7 @@ def compile_kernels(root: Path) -> bool:
             extensions,
             language_level=3,
             build_dir=str(root / "build" / "cython"),
-            include_path=[*SOURCE_ROOTS],
+            include_path=sorted({Path(kernel).parts[0] for kernel in KERNELS}),
         )
         packages = {Path(kernel).parts[1]: str(Path(kernel).parent) for kernel in KERNELS}
         command = build_ext(Distribution({"ext_modules": modules, "package_dir": packages}))

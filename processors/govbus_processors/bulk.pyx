@@ -142,8 +142,15 @@ cdef queue_get_f queue_get_main = NULL
 cdef number_f outq_len = NULL
 
 
-cdef bint _look_up() except -1:
-    """Find the library's functions; False if one is missing."""
+cdef void* _function(void* library, const char* name) except NULL:
+    cdef void* found = dlsym(library, name)
+    if found == NULL:
+        raise LookupError("the library lacks a function")
+    return found
+
+
+cdef int _look_up() except -1:
+    """Find the library's functions, or raise LookupError."""
     global queue_poll, queue_get_consumer, queue_destroy, event_type, event_error, event_error_is_fatal
     global event_message_next, event_partitions, event_destroy, message_timestamp, topic_new, topic_destroy
     global topic_name, client_name, client_kind, last_error, produceva, error_code, error_destroy
@@ -151,39 +158,36 @@ cdef bint _look_up() except -1:
     path = confluent_kafka.cimpl.__file__.encode()
     cdef void* library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD)
     if library == NULL:
-        return False
-    queue_poll = <queue_poll_f> dlsym(library, b"rd_kafka_queue_poll")
-    queue_get_consumer = <queue_get_f> dlsym(library, b"rd_kafka_queue_get_consumer")
-    queue_destroy = <destroy_f> dlsym(library, b"rd_kafka_queue_destroy")
-    event_type = <number_f> dlsym(library, b"rd_kafka_event_type")
-    event_error = <number_f> dlsym(library, b"rd_kafka_event_error")
-    event_error_is_fatal = <number_f> dlsym(library, b"rd_kafka_event_error_is_fatal")
-    event_message_next = <event_message_next_f> dlsym(library, b"rd_kafka_event_message_next")
-    event_partitions = <event_partitions_f> dlsym(library, b"rd_kafka_event_topic_partition_list")
-    event_destroy = <destroy_f> dlsym(library, b"rd_kafka_event_destroy")
-    message_timestamp = <message_timestamp_f> dlsym(library, b"rd_kafka_message_timestamp")
-    topic_new = <topic_new_f> dlsym(library, b"rd_kafka_topic_new")
-    topic_destroy = <destroy_f> dlsym(library, b"rd_kafka_topic_destroy")
-    topic_name = <text_f> dlsym(library, b"rd_kafka_topic_name")
-    client_name = <text_f> dlsym(library, b"rd_kafka_name")
-    client_kind = <number_f> dlsym(library, b"rd_kafka_type")
-    last_error = <last_error_f> dlsym(library, b"rd_kafka_last_error")
-    produceva = <produceva_f> dlsym(library, b"rd_kafka_produceva")
-    error_code = <error_code_f> dlsym(library, b"rd_kafka_error_code")
-    error_destroy = <destroy_f> dlsym(library, b"rd_kafka_error_destroy")
-    queue_get_main = <queue_get_f> dlsym(library, b"rd_kafka_queue_get_main")
-    outq_len = <number_f> dlsym(library, b"rd_kafka_outq_len")
-    return not (
-        queue_poll == NULL or queue_get_consumer == NULL or queue_destroy == NULL or event_type == NULL
-        or event_error == NULL or event_error_is_fatal == NULL or event_message_next == NULL
-        or event_partitions == NULL or event_destroy == NULL or message_timestamp == NULL
-        or topic_new == NULL or topic_destroy == NULL or topic_name == NULL or client_name == NULL
-        or client_kind == NULL or last_error == NULL or produceva == NULL or error_code == NULL
-        or error_destroy == NULL or queue_get_main == NULL or outq_len == NULL
-    )
+        raise LookupError("the client's module is not there")
+    queue_poll = <queue_poll_f> _function(library, b"rd_kafka_queue_poll")
+    queue_get_consumer = <queue_get_f> _function(library, b"rd_kafka_queue_get_consumer")
+    queue_destroy = <destroy_f> _function(library, b"rd_kafka_queue_destroy")
+    event_type = <number_f> _function(library, b"rd_kafka_event_type")
+    event_error = <number_f> _function(library, b"rd_kafka_event_error")
+    event_error_is_fatal = <number_f> _function(library, b"rd_kafka_event_error_is_fatal")
+    event_message_next = <event_message_next_f> _function(library, b"rd_kafka_event_message_next")
+    event_partitions = <event_partitions_f> _function(library, b"rd_kafka_event_topic_partition_list")
+    event_destroy = <destroy_f> _function(library, b"rd_kafka_event_destroy")
+    message_timestamp = <message_timestamp_f> _function(library, b"rd_kafka_message_timestamp")
+    topic_new = <topic_new_f> _function(library, b"rd_kafka_topic_new")
+    topic_destroy = <destroy_f> _function(library, b"rd_kafka_topic_destroy")
+    topic_name = <text_f> _function(library, b"rd_kafka_topic_name")
+    client_name = <text_f> _function(library, b"rd_kafka_name")
+    client_kind = <number_f> _function(library, b"rd_kafka_type")
+    last_error = <last_error_f> _function(library, b"rd_kafka_last_error")
+    produceva = <produceva_f> _function(library, b"rd_kafka_produceva")
+    error_code = <error_code_f> _function(library, b"rd_kafka_error_code")
+    error_destroy = <destroy_f> _function(library, b"rd_kafka_error_destroy")
+    queue_get_main = <queue_get_f> _function(library, b"rd_kafka_queue_get_main")
+    outq_len = <number_f> _function(library, b"rd_kafka_outq_len")
+    return 0
 
 
-cdef bint _found = _look_up()
+cdef bint _found = True
+try:
+    _look_up()
+except LookupError:
+    _found = False
 
 
 def usable(client):
@@ -213,10 +217,7 @@ cdef void* _handle(object client):
 cdef class Pack:
     """Keys and values one after another in one piece of memory, and where each is."""
 
-    def __cinit__(self):
-        self.data = NULL
-        self.entries = NULL
-        self.used = self.room = self.count = self.places = 0
+    # All of it begins as nothing: an extension type's memory is zeroed.
 
     def __dealloc__(self):
         free(self.data)
@@ -433,9 +434,6 @@ cdef class Inlet:
         self._consumer = consumer
         self._on_assign = on_assign
         self._on_revoke = on_revoke
-        self._event = NULL
-        self._message = NULL
-        self._fault = 0
         self._queue = queue_get_consumer(_handle(consumer))
 
     def close(self):
@@ -585,7 +583,6 @@ cdef class Outlet:
         self._rk = _handle(producer)
         # Kept as long as the producer: it is never closed, and its queue goes with it.
         self._reports = queue_get_main(self._rk)
-        self._failed = 0
 
     def forget(self):
         """Begin to watch anew."""

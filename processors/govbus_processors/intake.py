@@ -126,7 +126,7 @@ class RebalancedError(RetriableError):
 class _Read:
     """What one poll gave: a live batch, perhaps already with the agent."""
 
-    messages: dict[Place, Sequence[Any]]
+    messages: Mapping[Place, Sequence[Any]]
     """By source partition, in order of offset."""
 
     group: Any
@@ -440,7 +440,7 @@ class Intake:
         more = 2 * sum(map(len, messages.values())) >= limit
         return _Read(messages, self._consumer.consumer_group_metadata(), more)
 
-    def _poll(self, seconds: float, fill: float) -> dict[Place, Sequence[Any]]:
+    def _poll(self, seconds: float, fill: float) -> Mapping[Place, Sequence[Any]]:
         good, faults = self._inlet.fetch(seconds, fill, self._pace.limit)
         for error in faults:
             if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -449,7 +449,7 @@ class Intake:
                 if isinstance(problem, FatalError) and error.code() != KafkaError._AUTHENTICATION:
                     raise problem
                 _log.warning("the broker reports a fault", extra={"code": error.name()})
-        return dict(good)
+        return good
 
     def _read_again(self, dropped: Mapping[Place, Sequence[Any]]) -> None:
         """Begin again where the partitions stand, if records were read in the same call as a rebalance.

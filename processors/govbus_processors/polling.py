@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-try:
-    from govbus_processors import bulk
-except ImportError:  # there was no C compiler when govbus was installed
-    bulk = None  # type: ignore[assignment]
+from govbus_processors.queueing import PACKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,8 +41,11 @@ def open_inlet(consumer: Consumer, *, on_assign: Rebalanced, on_revoke: Rebalanc
         on_assign: called with the consumer and the partitions that it gets.
         on_revoke: called with the consumer and the partitions that it loses.
     """
-    if bulk is not None and bulk.usable(consumer):
-        return bulk.Inlet(consumer, on_assign=on_assign, on_revoke=on_revoke)
+    if PACKED:
+        from govbus_processors import bulk
+
+        if bulk.usable(consumer):
+            return bulk.Inlet(consumer, on_assign=on_assign, on_revoke=on_revoke)
     return Objects(consumer)
 
 

@@ -45,7 +45,7 @@ class Queue:
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        by_batch = bulk is not None and bulk.usable(producer)
+        by_batch = PACKED and bulk.usable(producer)
         self._outlet = bulk.Outlet(producer) if by_batch else None
 
     def put(self, topic: str, records: Iterable[Output]) -> None:

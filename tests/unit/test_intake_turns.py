@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -100,31 +101,45 @@ def test_a_worker_reports_the_policy_that_it_has_applied_and_no_later_one(tmp_pa
     assert [applied for applied, latest in told if applied != latest] == []
 
 
+class Traffic:
+    """One worker under one policy, records of one partition, and a clock in whose time they come."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr("govbus_processors.intake.time.monotonic", lambda: self.now)
+        self.bus = MemoryBus()
+        self.worker = HandDriven(self.bus, Policies(*versions(1, amended_every=10_000)), folder).assign(ONE)
+        self._numbers = itertools.count()
+
+    def arrive(self, *, after: float) -> None:
+        """A record comes so many seconds later, and the worker takes a turn."""
+        self.now += after
+        number = next(self._numbers)
+        self.bus.put(ONE, firm(number, f"{number}", staff=number))
+        self.worker.turn()
+
+
+@pytest.fixture
+def traffic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Traffic:
+    return Traffic(tmp_path, monkeypatch)
+
+
 def test_a_report_goes_with_the_first_output_under_a_policy_and_then_only_now_and_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    traffic: Traffic,
 ) -> None:
     """Every worker reads every report: one in each transaction was a quarter of what a busy one did."""
-    now = 1_000.0
-    monkeypatch.setattr("govbus_processors.intake.time.monotonic", lambda: now)
-    bus = MemoryBus()
-    worker = HandDriven(bus, Policies(*versions(1, amended_every=10_000)), tmp_path).assign(ONE)
-    for number in range(30):
-        now += 0.1
-        bus.put(ONE, firm(number, f"{number}", staff=number))
-        worker.turn()
+    for _ in range(30):
+        traffic.arrive(after=0.1)
 
-    assert sum(topics.DECISIONS in transaction for transaction in bus.transactions) > 25
-    assert 5 <= sum(topics.WORKERS in transaction for transaction in bus.transactions) <= 8
+    transactions = traffic.bus.transactions
+    assert sum(topics.DECISIONS in transaction for transaction in transactions) > 25
+    assert 5 <= sum(topics.WORKERS in transaction for transaction in transactions) <= 8
 
 
 def test_what_comes_right_after_a_batch_waits_for_more_and_what_comes_after_a_pause_for_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    traffic: Traffic,
 ) -> None:
-    now = 1_000.0
-    monkeypatch.setattr("govbus_processors.intake.time.monotonic", lambda: now)
-    bus = MemoryBus()
-    worker = HandDriven(bus, Policies(*versions(1, amended_every=10_000)), tmp_path).assign(ONE)
-    inlet = worker.intake._inlet
+    inlet = traffic.worker.intake._inlet
     fills: list[float] = []
 
     class Noting(Objects):
@@ -132,12 +147,10 @@ def test_what_comes_right_after_a_batch_waits_for_more_and_what_comes_after_a_pa
             fills.append(round(fill, 3))
             return inlet.fetch(wait, fill, limit)
 
-    worker.turn(3)
-    worker.intake._inlet = Noting(worker.consumer)  # type: ignore[arg-type]
-    for number, pause in enumerate((1.0, 0.02, 0.2)):
-        now += pause
-        bus.put(ONE, firm(number, f"{number}", staff=number))
-        worker.turn()
+    traffic.worker.turn(3)
+    traffic.worker.intake._inlet = Noting(traffic.worker.consumer)  # type: ignore[arg-type]
+    for pause in (1.0, 0.02, 0.2):
+        traffic.arrive(after=pause)
 
     assert fills == [0.0, 0.03, 0.0]
 
